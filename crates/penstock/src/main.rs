@@ -1,0 +1,2 @@
+//! The bridge's binary.
+fn main() {}
