@@ -1,0 +1,73 @@
+//! Record headers as their bytes in a record.
+
+use bytes::Bytes;
+
+use crate::varint;
+
+/// The headers of a record as they lie in it: their count, then key and value of each.
+///
+/// Encoded once per request and appended to each of its records as bytes. Order and duplicates are kept: Kafka's headers
+/// are a list, not a map.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeaderBlock {
+    /// Empty when there are no headers: then a record carries a single zero byte, which is written without a copy.
+    pub(crate) encoded: Bytes,
+}
+
+impl HeaderBlock {
+    /// No headers. Costs nothing per record.
+    pub const fn none() -> &'static Self {
+        static NONE: HeaderBlock = HeaderBlock {
+            encoded: Bytes::new(),
+        };
+        &NONE
+    }
+
+    /// Encodes `headers` in their order. A key is any UTF-8, a value any bytes or null.
+    ///
+    /// # Panics
+    /// If a key, a value or the number of headers passes `i32::MAX`, Kafka's limit for each.
+    pub fn new<'a>(headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) -> Self {
+        let mut body = Vec::new();
+        let mut count = 0;
+        for (key, value) in headers {
+            varint::push(&mut body, wire_len(key.len()));
+            body.extend_from_slice(key.as_bytes());
+            match value {
+                Some(value) => {
+                    varint::push(&mut body, wire_len(value.len()));
+                    body.extend_from_slice(value);
+                }
+                None => varint::push(&mut body, varint::zigzag(-1)),
+            }
+            count += 1;
+        }
+        if count == 0 {
+            return Self::default();
+        }
+        let mut encoded = Vec::with_capacity(varint::MAX_VARINT_BYTES + body.len());
+        varint::push(&mut encoded, wire_len(count));
+        encoded.extend_from_slice(&body);
+        Self {
+            encoded: encoded.into(),
+        }
+    }
+
+    /// Bytes that these headers take in a record.
+    pub fn encoded_len(&self) -> usize {
+        self.encoded.len().max(1)
+    }
+
+    /// Whether there are no headers.
+    pub fn is_empty(&self) -> bool {
+        self.encoded.is_empty()
+    }
+}
+
+fn wire_len(len: usize) -> u64 {
+    assert!(
+        i32::try_from(len).is_ok(),
+        "Kafka counts headers and their bytes in 32 bits, {len} is too many"
+    );
+    varint::zigzag_len(len)
+}

@@ -1,0 +1,88 @@
+//! Zigzag varints as in Protocol Buffers: seven bits a byte, least significant first; the sign is bit 0. Kafka's
+//! `varint` is the 32-bit kind (at most five bytes), its `varlong` the 64-bit kind (at most ten).
+
+/// The most bytes that a `varint` takes.
+pub(crate) const MAX_VARINT_BYTES: usize = 5;
+/// The most bytes that a `varlong` takes.
+pub(crate) const MAX_VARLONG_BYTES: usize = 10;
+
+/// Maps small magnitudes of either sign to small unsigned numbers.
+#[inline]
+pub(crate) const fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+/// The inverse of [`zigzag`].
+#[inline]
+pub(crate) const fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+/// A non-negative length or count as its zigzag: what `zigzag` gives, without the sign's work.
+#[inline]
+pub(crate) const fn zigzag_len(len: usize) -> u64 {
+    (len as u64) << 1
+}
+
+/// Bytes that `zigzagged` takes on the wire.
+#[inline]
+pub(crate) const fn encoded_len(zigzagged: u64) -> usize {
+    if zigzagged < 0x80 {
+        return 1;
+    }
+    // ⌈significant bits / 7⌉ for 8 to 64 bits, as a multiplication.
+    ((70 - zigzagged.leading_zeros() as usize) * 37) >> 8
+}
+
+/// Writes `zigzagged` at `out[at..]`, returns where the next byte goes.
+///
+/// # Panics
+/// If `out` ends before the varint does.
+#[inline]
+pub(crate) fn put(out: &mut [u8], mut at: usize, mut zigzagged: u64) -> usize {
+    while zigzagged >= 0x80 {
+        out[at] = zigzagged as u8 | 0x80;
+        zigzagged >>= 7;
+        at += 1;
+    }
+    out[at] = zigzagged as u8;
+    at + 1
+}
+
+/// Appends `zigzagged` to `out`.
+pub(crate) fn push(out: &mut Vec<u8>, zigzagged: u64) {
+    let mut bytes = [0; MAX_VARLONG_BYTES];
+    let len = put(&mut bytes, 0, zigzagged);
+    out.extend_from_slice(&bytes[..len]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_those_of_the_bytes_written_at_every_power_of_two() {
+        let mut out = [0; MAX_VARLONG_BYTES];
+        for shift in 0..64 {
+            for value in [(1_u64 << shift) - 1, 1 << shift, (1 << shift) + 1, u64::MAX] {
+                assert_eq!(put(&mut out, 0, value), encoded_len(value), "{value:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn zigzag_keeps_small_magnitudes_small_and_is_reversible() {
+        for (value, expected) in [
+            (0, 0),
+            (-1, 1),
+            (1, 2),
+            (-2, 3),
+            (i64::MAX, u64::MAX - 1),
+            (i64::MIN, u64::MAX),
+        ] {
+            assert_eq!(zigzag(value), expected);
+            assert_eq!(unzigzag(expected), value);
+        }
+        assert_eq!(zigzag_len(300), zigzag(300));
+    }
+}
