@@ -1,1 +1,4 @@
 //! The bridge.
+
+pub mod config;
+pub mod metrics;

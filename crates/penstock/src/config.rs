@@ -1,0 +1,227 @@
+//! The configuration: read once, checked whole, then immutable.
+//!
+//! ```text
+//! penstock.toml ─▶ raw values ─┐
+//!                              ├─▶ typed by the table of keys ─▶ resolved: `Config`
+//! PENSTOCK_…    ─▶ overrides ──┘            (keys.rs)
+//! ```
+//!
+//! `keys.rs` is the one list of what can be set: path, type, bounds, default and text. Parsing, environment
+//! overrides, the error for an unknown key and docs/configuration.md all come from it. Every mistake is collected, so
+//! one run of `penstock check` shows all of them. What comes out holds no strings to interpret: whoever is handed a
+//! part of [`Config`] can use it as it is.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+/// Everything `penstock serve` needs, resolved and checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The data listener.
+    pub listen: Listen,
+    /// What the data listener decrypts with.
+    pub tls: Tls,
+    /// How brokers are reached, TLS included.
+    pub kafka: kafka_client::Config,
+    /// How batches are made and delivered.
+    pub producer: Producer,
+    /// What one request may bring.
+    pub limits: Limits,
+    /// Who may do what. Empty only on a loopback listener, which then serves everyone.
+    pub access: Vec<AccessRule>,
+    /// The management listener.
+    pub management: Management,
+    /// What is logged, and how.
+    pub log: Log,
+    /// How a stop goes.
+    pub drain: Drain,
+    /// Threads.
+    pub runtime: Runtime,
+}
+
+/// The data listener: `[listen]`.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Where it binds.
+    pub address: SocketAddr,
+    /// Connections open at once; one more waits in the kernel's backlog.
+    pub max_connections: usize,
+    /// A connection this old is closed after the answer under way. `None`: never.
+    pub max_connection_age: Option<Duration>,
+    /// A connection without a request for this long is closed.
+    pub idle_timeout: Duration,
+    /// From the first byte of a request's head to its last, and for a TLS handshake.
+    pub head_timeout: Duration,
+    /// Bytes a second below which a body that is being sent is given up. `None`: a body may be as slow as it likes.
+    pub min_body_rate: Option<u64>,
+}
+
+/// TLS of the data listener: `[tls]`.
+#[derive(Debug, Clone)]
+pub enum Tls {
+    /// `tls.mode = "off"`: plain HTTP.
+    Off,
+    /// PEM files, seen to hold a matching pair when the configuration was read. They may change later: whoever reloads
+    /// them reads them again.
+    Files(TlsFiles),
+}
+
+/// Where the data listener's certificate is.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// PEM, the leaf first, then the intermediates.
+    pub certificate: PathBuf,
+    /// PEM: PKCS#8, SEC1 or PKCS#1.
+    pub key: PathBuf,
+}
+
+/// How records become batches: `[producer]`.
+#[derive(Debug, Clone)]
+pub struct Producer {
+    /// Linger, batch size, codec, delivery timeout, idempotence.
+    pub pipeline: produce_pipeline::Config,
+    /// Bytes that all records on their way may take, shared by all workers.
+    pub memory_bytes: usize,
+    /// What a line must be, unless the request says otherwise.
+    pub validate: Validate,
+}
+
+/// Whether lines are looked at before they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Validate {
+    /// A line is any bytes.
+    #[default]
+    None,
+    /// A line that is not one JSON document is refused.
+    Json,
+}
+
+/// What one request may bring: `[limits]`.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of an NDJSON body, decoded. `None`: uploads may go on for hours. A body that is one record is bounded by
+    /// `record_bytes`.
+    pub body_bytes: Option<u64>,
+    /// Bytes of one record's value: a line without its line end, or a whole body.
+    pub record_bytes: usize,
+    /// Bytes of a request's head: request line and header fields.
+    pub head_bytes: usize,
+}
+
+/// One `[[access]]` rule. What no rule allows is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessRule {
+    /// Who the rule is for.
+    pub identity: Identity,
+    /// The topics it is about.
+    pub topics: Vec<TopicPattern>,
+    /// What may be done with them.
+    pub allow: Allow,
+}
+
+impl AccessRule {
+    /// Whether this rule lets `verb` be done with `topic`.
+    pub fn allows(&self, topic: &str, verb: Verb) -> bool {
+        self.allow.contains(verb) && self.topics.iter().any(|pattern| pattern.matches(topic))
+    }
+}
+
+/// Who a rule is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// Every caller, known or not.
+    Anyone,
+}
+
+/// A topic's name, or the beginning of one before a `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicPattern {
+    /// `orders`
+    Name(Arc<str>),
+    /// `logs-*`; empty for `*`.
+    Prefix(Arc<str>),
+}
+
+impl TopicPattern {
+    /// Whether `topic` is meant.
+    pub fn matches(&self, topic: &str) -> bool {
+        match self {
+            Self::Name(name) => **name == *topic,
+            Self::Prefix(prefix) => topic.starts_with(&**prefix),
+        }
+    }
+}
+
+/// What a caller may do with a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Write records and tombstones.
+    Produce,
+    /// Read records, and describe the topic.
+    Consume,
+    /// Create and delete the topic.
+    Admin,
+}
+
+/// A set of [`Verb`]s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Allow {
+    /// `"produce"`
+    pub produce: bool,
+    /// `"consume"`
+    pub consume: bool,
+    /// `"admin"`
+    pub admin: bool,
+}
+
+impl Allow {
+    /// Whether `verb` is in the set.
+    pub fn contains(self, verb: Verb) -> bool {
+        match verb {
+            Verb::Produce => self.produce,
+            Verb::Consume => self.consume,
+            Verb::Admin => self.admin,
+        }
+    }
+}
+
+/// The management listener: `[management]`.
+#[derive(Debug, Clone)]
+pub struct Management {
+    /// Where it binds.
+    pub address: SocketAddr,
+}
+
+/// Logs: `[log]`.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// One JSON object or one line of text an event.
+    pub format: LogFormat,
+    /// What is written: a level, or `target=level` pairs after it.
+    pub level: Arc<str>,
+}
+
+/// How an event is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// For people.
+    Text,
+}
+
+/// How a stop goes: `[drain]`.
+#[derive(Debug, Clone)]
+pub struct Drain {
+    /// From the signal until new connections are refused: readiness fails, everything else goes on.
+    pub notice: Duration,
+    /// From the signal until what is unfinished is given up.
+    pub deadline: Duration,
+}
+
+/// Threads: `[runtime]`.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    /// Workers, one OS thread each; never 0 here.
+    pub workers: usize,
+}

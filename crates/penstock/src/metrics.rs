@@ -1,0 +1,276 @@
+//! What the bridge counts about itself, and its text for Prometheus.
+//!
+//! Every value is a plain atomic in one place, reached through a handle that was resolved before: an update costs an
+//! uncontended atomic addition (a histogram three), takes no lock and looks no label up. Updates happen per request,
+//! per chunk, per batch and per broker request, never per record. That is also why the histograms are our own: those of
+//! `prometheus-client` take a lock per observation, and those of `metrics-exporter-prometheus` keep every observation
+//! until the next scrape, memory that nobody bounds. `prometheus-client` writes the exposition (`exposition.rs`).
+//!
+//! What other parts already know (budget, Kafka connections) is asked for at the scrape and stored nowhere else.
+//!
+//! Labels are bounded: routes and workers are fixed, statuses and error codes are small numbers, brokers are capped at
+//! [`MAX_BROKERS`]. A topic is never a label.
+
+mod exposition;
+mod histogram;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use kafka_client::{Cluster, ErrorCode};
+use produce_pipeline::{MemoryBudget, Observer, Outcome};
+
+use histogram::{Histogram, Scale};
+
+/// Brokers that get a series of their own; what comes after shares the series of broker -1.
+pub const MAX_BROKERS: usize = 256;
+
+/// Error codes are small; what lies outside -1..=254 is counted as -1 (UNKNOWN_SERVER_ERROR).
+const ERROR_CODES: usize = 256;
+
+/// The process's metrics. Cheap to clone; shared by all workers.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    /// Wall clock at [`Metrics::new`].
+    started: SystemTime,
+    draining: AtomicBool,
+    /// Indexed by worker.
+    workers: Box<[Worker]>,
+    connections_refused: AtomicU64,
+    tls_handshakes_failed: AtomicU64,
+    /// In the order in which they were asked for.
+    routes: Mutex<Vec<RouteMetrics>>,
+    body_bytes: AtomicU64,
+    records_written: AtomicU64,
+    records_not_written: AtomicU64,
+    records_unknown: AtomicU64,
+    records_refused: AtomicU64,
+    batch_records: Histogram,
+    batch_bytes: Histogram,
+    ack_latency: Histogram,
+    /// Read for every Produce response, written once a broker.
+    round_trips: RwLock<BTreeMap<i32, Arc<Histogram>>>,
+    /// Index 0 is code -1.
+    broker_errors: [AtomicU64; ERROR_CODES],
+    /// Set once the bridge has them.
+    budget: OnceLock<MemoryBudget>,
+    cluster: OnceLock<Cluster>,
+}
+
+#[derive(Default)]
+struct Worker {
+    connections_opened: AtomicU64,
+    connections_closed: AtomicU64,
+}
+
+impl Metrics {
+    /// The `Content-Type` of [`render`](Self::render)'s text.
+    pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
+
+    /// Metrics of a process with this many workers. The process counts as started now.
+    pub fn new(workers: usize) -> Self {
+        Self(Arc::new(Inner {
+            started: SystemTime::now(),
+            draining: AtomicBool::new(false),
+            workers: (0..workers).map(|_| Worker::default()).collect(),
+            connections_refused: AtomicU64::new(0),
+            tls_handshakes_failed: AtomicU64::new(0),
+            routes: Mutex::new(Vec::new()),
+            body_bytes: AtomicU64::new(0),
+            records_written: AtomicU64::new(0),
+            records_not_written: AtomicU64::new(0),
+            records_unknown: AtomicU64::new(0),
+            records_refused: AtomicU64::new(0),
+            batch_records: Histogram::new(&histogram::RECORDS, Scale::ONE),
+            batch_bytes: Histogram::new(&histogram::BYTES, Scale::ONE),
+            ack_latency: Histogram::new(&histogram::MICROSECONDS, Scale::MICRO),
+            round_trips: RwLock::new(BTreeMap::new()),
+            broker_errors: std::array::from_fn(|_| AtomicU64::new(0)),
+            budget: OnceLock::new(),
+            cluster: OnceLock::new(),
+        }))
+    }
+
+    /// The budget whose use is told at each scrape. The first call counts.
+    pub fn set_budget(&self, budget: MemoryBudget) {
+        let _ = self.0.budget.set(budget);
+    }
+
+    /// The cluster whose connections are told at each scrape. The first call counts.
+    pub fn set_cluster(&self, cluster: Cluster) {
+        let _ = self.0.cluster.set(cluster);
+    }
+
+    /// The handle of a route, made at the first call for its name. Takes a lock: ask once a worker, not once a request.
+    pub fn route(&self, name: &'static str) -> RouteMetrics {
+        let mut routes = self.0.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(route) = routes.iter().find(|route| route.0.name == name) {
+            return route.clone();
+        }
+        let route = RouteMetrics(Arc::new(RouteInner {
+            name,
+            by_status: std::array::from_fn(|_| AtomicU64::new(0)),
+            duration: Histogram::new(&histogram::MICROSECONDS, Scale::MICRO),
+        }));
+        routes.push(route.clone());
+        route
+    }
+
+    /// A client's connection was handed to `worker`; it is open until the guard is dropped.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such worker: `worker` is below what [`Metrics::new`] was given.
+    pub fn connection_opened(&self, worker: usize) -> OpenConnection {
+        self.0.workers[worker]
+            .connections_opened
+            .fetch_add(1, Relaxed);
+        OpenConnection {
+            metrics: self.clone(),
+            worker,
+        }
+    }
+
+    /// A client's connection was closed unserved because too many were open.
+    pub fn connection_refused(&self) {
+        self.0.connections_refused.fetch_add(1, Relaxed);
+    }
+
+    /// A TLS handshake ended without a session: a bad client, a timeout, or a plain health check's probe.
+    pub fn tls_handshake_failed(&self) {
+        self.0.tls_handshakes_failed.fetch_add(1, Relaxed);
+    }
+
+    /// Body bytes that a client sent, decrypted, before `Content-Encoding` is undone. Called per chunk.
+    pub fn body_bytes(&self, bytes: usize) {
+        self.0.body_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Lines refused before they reached a batch (too long, not JSON): `not_written`, and no broker saw them.
+    pub fn records_refused(&self, records: u64) {
+        self.0.records_refused.fetch_add(records, Relaxed);
+    }
+
+    /// The process got its signal, and will end.
+    pub fn set_draining(&self) {
+        self.0.draining.store(true, Relaxed);
+    }
+
+    /// Everything, in Prometheus's text format 0.0.4.
+    pub fn render(&self) -> String {
+        exposition::render(self)
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Observer for Metrics {
+    fn batch_sent(&self, records: u32, bytes: usize) {
+        self.0.batch_records.observe(u64::from(records));
+        self.0.batch_bytes.observe(bytes as u64);
+    }
+
+    fn batch_resolved(&self, outcome: Outcome, records: u32, since_created: Duration) {
+        let counter = match outcome {
+            Outcome::Written => {
+                self.0.ack_latency.observe_duration(since_created);
+                &self.0.records_written
+            }
+            Outcome::NotWritten => &self.0.records_not_written,
+            Outcome::Unknown => &self.0.records_unknown,
+        };
+        counter.fetch_add(u64::from(records), Relaxed);
+    }
+
+    fn broker_error(&self, code: ErrorCode) {
+        let index = usize::try_from(i32::from(code.0) + 1)
+            .ok()
+            .filter(|index| *index < ERROR_CODES);
+        self.0.broker_errors[index.unwrap_or(0)].fetch_add(1, Relaxed);
+    }
+
+    fn produce_round_trip(&self, broker: i32, took: Duration) {
+        self.0.round_trip(broker).observe_duration(took);
+    }
+}
+
+impl Inner {
+    fn round_trip(&self, broker: i32) -> Arc<Histogram> {
+        if let Some(known) = self
+            .round_trips
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&broker)
+        {
+            return known.clone();
+        }
+        let mut brokers = self
+            .round_trips
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let broker = if brokers.len() < MAX_BROKERS {
+            broker
+        } else {
+            -1
+        };
+        let new = || Arc::new(Histogram::new(&histogram::MICROSECONDS, Scale::MICRO));
+        brokers.entry(broker).or_insert_with(new).clone()
+    }
+}
+
+/// The handle of one route: what its requests are counted in. Cheap to clone.
+#[derive(Clone)]
+pub struct RouteMetrics(Arc<RouteInner>);
+
+struct RouteInner {
+    name: &'static str,
+    /// Index 0 is status 100.
+    by_status: [AtomicU64; 500],
+    duration: Histogram,
+}
+
+impl RouteMetrics {
+    /// A request was answered with `status`, `took` after its head was read. For a streamed answer: when it ended.
+    pub fn answered(&self, status: u16, took: Duration) {
+        let index = usize::from(status.clamp(100, 599) - 100);
+        self.0.by_status[index].fetch_add(1, Relaxed);
+        self.0.duration.observe_duration(took);
+    }
+}
+
+impl fmt::Debug for RouteMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RouteMetrics").field(&self.0.name).finish()
+    }
+}
+
+/// One open connection of a client; dropping it counts it as closed.
+#[derive(Debug)]
+pub struct OpenConnection {
+    metrics: Metrics,
+    worker: usize,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.metrics.0.workers[self.worker]
+            .connections_closed
+            .fetch_add(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;
