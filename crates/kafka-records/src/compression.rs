@@ -9,9 +9,12 @@
 //!
 //! Levels are the fastest: a bridge compresses on the thread that serves the connections.
 
-use std::io::{self, Write};
+use std::{
+    fmt,
+    io::{self, Read, Write},
+};
 
-use crate::header::BATCH_HEADER_BYTES;
+use crate::{DecodeError, header::BATCH_HEADER_BYTES};
 
 /// The codec of a batch. Brokers take zstd from Produce v7 on (Kafka 2.1, KIP-110), the others always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -51,6 +54,19 @@ impl Compression {
             4 => Some(Self::Zstd),
             _ => None,
         }
+    }
+}
+
+impl fmt::Display for Compression {
+    /// The name in Kafka's `compression.type`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        })
     }
 }
 
@@ -140,5 +156,163 @@ impl Write for Shrunk {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Inflates what [`compress`] or another client's codec made of a batch's records, to at most `limit` bytes.
+///
+/// Memory follows the bytes that come out: no size in a frame is allocated before it is compared with what is left of
+/// `limit`.
+pub(crate) fn inflate(
+    codec: Compression,
+    compressed: &[u8],
+    limit: usize,
+) -> Result<Vec<u8>, DecodeError> {
+    match codec {
+        Compression::None => Ok(compressed.to_vec()),
+        // As java.util.zip does, several members are read as one.
+        Compression::Gzip => read_bounded(
+            flate2::bufread::MultiGzDecoder::new(compressed),
+            compressed.len(),
+            limit,
+        ),
+        Compression::Snappy => unsnap(compressed, limit),
+        Compression::Lz4 => read_bounded(
+            lz4_flex::frame::FrameDecoder::new(compressed),
+            compressed.len(),
+            limit,
+        ),
+        Compression::Zstd => unzstd(compressed, limit),
+    }
+    .map_err(|error| match error {
+        Inflate::TooLarge => DecodeError::InflatedTooLarge { codec, limit },
+        Inflate::Corrupt(source) => DecodeError::Inflate { codec, source },
+    })
+}
+
+/// Why inflating ended early.
+enum Inflate {
+    TooLarge,
+    Corrupt(io::Error),
+}
+
+impl From<io::Error> for Inflate {
+    fn from(error: io::Error) -> Self {
+        Self::Corrupt(error)
+    }
+}
+
+impl From<snap::Error> for Inflate {
+    fn from(error: snap::Error) -> Self {
+        Self::Corrupt(error.into())
+    }
+}
+
+/// What records of that many compressed bytes may well inflate to: where the buffer begins.
+fn first_guess(compressed: usize, limit: usize) -> usize {
+    compressed.saturating_mul(4).max(4 << 10).min(limit)
+}
+
+/// Reads `decoder` to its end, in a buffer that doubles up to `limit`.
+fn read_bounded(
+    mut decoder: impl Read,
+    compressed: usize,
+    limit: usize,
+) -> Result<Vec<u8>, Inflate> {
+    let mut out = vec![0; first_guess(compressed, limit)];
+    let mut len = 0;
+    loop {
+        if len == limit {
+            return match decoder.read(&mut [0])? {
+                0 => Ok(out),
+                _ => Err(Inflate::TooLarge),
+            };
+        }
+        if len == out.len() {
+            let target = out.len().saturating_mul(2).min(limit);
+            out.reserve_exact(target - len);
+            out.resize(target, 0);
+        }
+        match decoder.read(&mut out[len..])? {
+            0 => {
+                out.truncate(len);
+                return Ok(out);
+            }
+            read => len += read,
+        }
+    }
+}
+
+/// Snappy as Kafka has it: snappy-java's stream of blocks, or one bare block as librdkafka and others write.
+fn unsnap(compressed: &[u8], limit: usize) -> Result<Vec<u8>, Inflate> {
+    let mut decoder = snap::raw::Decoder::new();
+    let mut out = Vec::new();
+    // The versions behind the magic have never changed.
+    if !compressed.starts_with(&XERIAL_HEADER[..8]) {
+        unsnap_block(&mut decoder, compressed, &mut out, limit)?;
+        return Ok(out);
+    }
+    let cut_off = || {
+        io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the last snappy block is cut off",
+        )
+    };
+    let mut rest = compressed.get(XERIAL_HEADER.len()..).ok_or_else(cut_off)?;
+    while !rest.is_empty() {
+        let (prefix, behind) = rest.split_first_chunk().ok_or_else(cut_off)?;
+        let (block, behind) = behind
+            .split_at_checked(u32::from_be_bytes(*prefix) as usize)
+            .ok_or_else(cut_off)?;
+        unsnap_block(&mut decoder, block, &mut out, limit)?;
+        rest = behind;
+    }
+    Ok(out)
+}
+
+/// Appends what `block` inflates to.
+fn unsnap_block(
+    decoder: &mut snap::raw::Decoder,
+    block: &[u8],
+    out: &mut Vec<u8>,
+    limit: usize,
+) -> Result<(), Inflate> {
+    // A block begins with the length that it inflates to. Three bytes give 64 at the best, so what claims more lies.
+    let claimed = snap::raw::decompress_len(block)?;
+    if claimed / 64 > block.len() / 3 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a snappy block claims more than it can hold",
+        )
+        .into());
+    }
+    if claimed > limit - out.len() {
+        return Err(Inflate::TooLarge);
+    }
+    let start = out.len();
+    out.resize(start + claimed, 0);
+    decoder.decompress(block, &mut out[start..])?;
+    Ok(())
+}
+
+/// One-shot, so that no window is allocated: a frame may ask for one of 128 MiB whatever it holds.
+fn unzstd(compressed: &[u8], limit: usize) -> Result<Vec<u8>, Inflate> {
+    use zstd::zstd_safe::{DCtx, get_error_name};
+    /// `ZSTD_error_dstSize_tooSmall`; zstd_errors.h promises that its numbers stay.
+    const TOO_SMALL: usize = 70_usize.wrapping_neg();
+
+    let mut context = DCtx::create();
+    let mut capacity = first_guess(compressed.len(), limit);
+    loop {
+        let mut out = Vec::with_capacity(capacity);
+        match context.decompress(&mut out, compressed) {
+            Ok(_) => return Ok(out),
+            // Begun anew with four times the room, which repeats a third of the work at the most.
+            Err(TOO_SMALL) if capacity < limit => capacity = capacity.saturating_mul(4).min(limit),
+            Err(TOO_SMALL) => return Err(Inflate::TooLarge),
+            Err(code) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, get_error_name(code)).into());
+            }
+        }
     }
 }

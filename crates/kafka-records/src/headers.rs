@@ -53,6 +53,30 @@ impl HeaderBlock {
         }
     }
 
+    /// Headers as a record has them, which the caller has walked through.
+    pub(crate) fn from_checked(encoded: Bytes) -> Self {
+        Self { encoded }
+    }
+
+    /// The headers in order, keys and values. Keys are bytes here, for nothing makes a peer write UTF-8.
+    pub fn iter(&self) -> Headers<'_> {
+        let (count, at) = if self.is_empty() {
+            (0, 0)
+        } else {
+            checked_varint(&self.encoded, 0)
+        };
+        Headers {
+            encoded: &self.encoded,
+            at,
+            left: count.cast_unsigned() as usize,
+        }
+    }
+
+    /// How many headers there are.
+    pub fn len(&self) -> usize {
+        self.iter().len()
+    }
+
     /// Bytes that these headers take in a record.
     pub fn encoded_len(&self) -> usize {
         self.encoded.len().max(1)
@@ -62,6 +86,54 @@ impl HeaderBlock {
     pub fn is_empty(&self) -> bool {
         self.encoded.is_empty()
     }
+}
+
+impl<'a> IntoIterator for &'a HeaderBlock {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+    type IntoIter = Headers<'a>;
+
+    fn into_iter(self) -> Headers<'a> {
+        self.iter()
+    }
+}
+
+/// Iterator over the headers of a [`HeaderBlock`]: key and nullable value.
+#[derive(Debug, Clone)]
+pub struct Headers<'a> {
+    encoded: &'a [u8],
+    at: usize,
+    left: usize,
+}
+
+impl<'a> Headers<'a> {
+    fn nullable_bytes(&mut self) -> Option<&'a [u8]> {
+        let (len, start) = checked_varint(self.encoded, self.at);
+        let end = start + usize::try_from(len).unwrap_or(0);
+        self.at = end;
+        (len >= 0).then(|| &self.encoded[start..end])
+    }
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let key = self.nullable_bytes().expect("a checked header has a key");
+        Some((key, self.nullable_bytes()))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Headers<'_> {}
+
+/// A varint of a block that was encoded here or walked through when it was read.
+fn checked_varint(encoded: &[u8], at: usize) -> (i64, usize) {
+    let (value, end) = varint::get(encoded, at).expect("a checked block holds whole varints");
+    (varint::unzigzag(value), end)
 }
 
 fn wire_len(len: usize) -> u64 {

@@ -27,12 +27,18 @@
 //! [KIP-98]: https://cwiki.apache.org/confluence/display/KAFKA/KIP-98+-+Exactly+Once+Delivery+and+Transactional+Messaging
 
 mod compression;
+mod error;
 mod header;
 mod headers;
+mod read;
+mod records;
 mod varint;
 mod write;
 
 pub use compression::Compression;
+pub use error::{DecodeError, FieldProblem};
 pub use header::BATCH_HEADER_BYTES;
-pub use headers::HeaderBlock;
+pub use headers::{HeaderBlock, Headers};
+pub use read::{Batch, Batches, batches};
+pub use records::{ReadRecord, Records};
 pub use write::{BatchBuilder, ClosedBatch, Record, Stamp};

@@ -1,6 +1,8 @@
 //! Zigzag varints as in Protocol Buffers: seven bits a byte, least significant first; the sign is bit 0. Kafka's
 //! `varint` is the 32-bit kind (at most five bytes), its `varlong` the 64-bit kind (at most ten).
 
+use crate::FieldProblem;
+
 /// The most bytes that a `varint` takes.
 pub(crate) const MAX_VARINT_BYTES: usize = 5;
 /// The most bytes that a `varlong` takes.
@@ -56,6 +58,24 @@ pub(crate) fn push(out: &mut Vec<u8>, zigzagged: u64) {
     out.extend_from_slice(&bytes[..len]);
 }
 
+/// Reads the varint at `bytes[at..]`: its value, still zigzagged, and where the next byte is. Longer encodings than needed
+/// are taken, as Kafka's own readers do, up to ten bytes.
+#[inline]
+pub(crate) fn get(bytes: &[u8], at: usize) -> Result<(u64, usize), FieldProblem> {
+    let mut value = 0;
+    for (i, &byte) in bytes.iter().skip(at).take(MAX_VARLONG_BYTES).enumerate() {
+        // The tenth byte has room for the one bit that is left.
+        if i == MAX_VARLONG_BYTES - 1 && byte > 1 {
+            return Err(FieldProblem::Overlong);
+        }
+        value |= u64::from(byte & 0x7f) << (7 * i);
+        if byte < 0x80 {
+            return Ok((value, at + i + 1));
+        }
+    }
+    Err(FieldProblem::CutOff)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,7 +85,10 @@ mod tests {
         let mut out = [0; MAX_VARLONG_BYTES];
         for shift in 0..64 {
             for value in [(1_u64 << shift) - 1, 1 << shift, (1 << shift) + 1, u64::MAX] {
-                assert_eq!(put(&mut out, 0, value), encoded_len(value), "{value:#x}");
+                let len = put(&mut out, 0, value);
+                assert_eq!(len, encoded_len(value), "{value:#x}");
+                assert_eq!(get(&out[..len], 0), Ok((value, len)));
+                assert_eq!(get(&out[..len - 1], 0), Err(FieldProblem::CutOff));
             }
         }
     }
@@ -84,5 +107,17 @@ mod tests {
             assert_eq!(unzigzag(expected), value);
         }
         assert_eq!(zigzag_len(300), zigzag(300));
+    }
+
+    #[test]
+    fn more_than_64_bits_are_refused() {
+        assert_eq!(
+            get(
+                &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
+                0
+            ),
+            Err(FieldProblem::Overlong)
+        );
+        assert_eq!(get(&[0x80; 11], 0), Err(FieldProblem::Overlong));
     }
 }

@@ -1,13 +1,14 @@
 //! Framing records into a batch, and closing and stamping it.
 
 use crate::{
-    Compression, HeaderBlock,
-    compression::compress,
+    Compression, DecodeError, HeaderBlock, Records,
+    compression::{compress, inflate},
     header::{
         ATTRIBUTES, BASE_OFFSET, BASE_SEQUENCE, BASE_TIMESTAMP, BATCH_HEADER_BYTES, BATCH_LENGTH,
         CRC, LAST_OFFSET_DELTA, LEADER_EPOCH, LENGTH_PREFIX_BYTES, MAGIC, MAGIC_AT, MAX_TIMESTAMP,
         PRODUCER_EPOCH, PRODUCER_ID, RECORD_COUNT,
     },
+    records::Numbering,
     varint,
 };
 
@@ -295,6 +296,20 @@ impl ClosedBatch {
         self.compression
     }
 
+    /// The records as they were appended, to frame them anew: in halves when the batch is too large for the broker, or
+    /// without the one that it refused. Copies, and inflates if need be.
+    pub fn records(&self) -> Result<Records, DecodeError> {
+        let payload = &self.buf[BATCH_HEADER_BYTES..];
+        let bytes = inflate(self.compression, payload, self.inflated_bytes)?;
+        let numbering = Numbering {
+            base_offset: 0,
+            last_offset_delta: self.last_offset_delta(),
+            base_timestamp: self.base_timestamp,
+            append_time: None,
+        };
+        Records::new(bytes.into(), self.count, numbering)
+    }
+
     /// Writes the header, with the CRC32C in one pass over the batch, and returns the batch as it goes on the wire: its
     /// length is the batch's, its capacity the buffer's. The bytes are final, nothing changes them afterwards.
     ///
@@ -302,7 +317,7 @@ impl ClosedBatch {
     pub fn stamp(mut self, stamp: Stamp) -> Vec<u8> {
         let length = i32::try_from(self.buf.len() - LENGTH_PREFIX_BYTES)
             .expect("grow and compress keep to MAX_BATCH_BYTES");
-        let count = i32::try_from(self.count).expect("each record takes seven of MAX_BATCH_BYTES");
+        let last_offset_delta = self.last_offset_delta();
         let attributes = i16::from(self.compression.id());
 
         let mut put =
@@ -312,16 +327,21 @@ impl ClosedBatch {
         put(LEADER_EPOCH, &(-1_i32).to_be_bytes());
         put(MAGIC_AT, &[MAGIC]);
         put(ATTRIBUTES, &attributes.to_be_bytes());
-        put(LAST_OFFSET_DELTA, &(count - 1).max(0).to_be_bytes());
+        put(LAST_OFFSET_DELTA, &last_offset_delta.to_be_bytes());
         put(BASE_TIMESTAMP, &self.base_timestamp.to_be_bytes());
         put(MAX_TIMESTAMP, &self.max_timestamp.to_be_bytes());
         put(PRODUCER_ID, &stamp.producer_id.to_be_bytes());
         put(PRODUCER_EPOCH, &stamp.producer_epoch.to_be_bytes());
         put(BASE_SEQUENCE, &stamp.base_sequence.to_be_bytes());
-        put(RECORD_COUNT, &count.to_be_bytes());
+        put(RECORD_COUNT, &self.count.to_be_bytes());
 
         let crc = crc_fast::crc32_iscsi(&self.buf[ATTRIBUTES..]);
         self.buf[CRC..ATTRIBUTES].copy_from_slice(&crc.to_be_bytes());
         self.buf
+    }
+
+    fn last_offset_delta(&self) -> i32 {
+        i32::try_from(self.count.saturating_sub(1))
+            .expect("each record takes seven of MAX_BATCH_BYTES")
     }
 }
