@@ -301,17 +301,22 @@ fn unzstd(compressed: &[u8], limit: usize) -> Result<Vec<u8>, Inflate> {
     /// `ZSTD_error_dstSize_tooSmall`; zstd_errors.h promises that its numbers stay.
     const TOO_SMALL: usize = 70_usize.wrapping_neg();
 
+    // A block of 128 KiB takes four bytes at the least (RFC 8878, section 3.1.1.2), so what claims more lies.
+    let ceiling = compressed.len().saturating_mul(32 << 10).min(limit);
     let mut context = DCtx::create();
-    let mut capacity = first_guess(compressed.len(), limit);
+    let mut capacity = first_guess(compressed.len(), ceiling);
     loop {
         let mut out = Vec::with_capacity(capacity);
         match context.decompress(&mut out, compressed) {
             Ok(_) => return Ok(out),
             // Begun anew with four times the room, which repeats a third of the work at the most.
-            Err(TOO_SMALL) if capacity < limit => capacity = capacity.saturating_mul(4).min(limit),
-            Err(TOO_SMALL) => return Err(Inflate::TooLarge),
+            Err(TOO_SMALL) if capacity < ceiling => {
+                capacity = capacity.saturating_mul(4).min(ceiling);
+            }
+            Err(TOO_SMALL) if ceiling == limit => return Err(Inflate::TooLarge),
             Err(code) => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, get_error_name(code)).into());
+                let name = get_error_name(code);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, name).into());
             }
         }
     }
