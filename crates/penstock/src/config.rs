@@ -11,7 +11,23 @@
 //! one run of `penstock check` shows all of them. What comes out holds no strings to interpret: whoever is handed a
 //! part of [`Config`] can use it as it is.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+pub mod files;
+mod keys;
+mod memory;
+mod reference;
+mod resolve;
+mod source;
+mod values;
+
+use std::{
+    fmt, fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use source::{Origin, Source};
 
 /// Everything `penstock serve` needs, resolved and checked.
 #[derive(Debug, Clone)]
@@ -36,6 +52,96 @@ pub struct Config {
     pub drain: Drain,
     /// Threads.
     pub runtime: Runtime,
+}
+
+impl Config {
+    /// Reads `file`, if there is one, and the environment over it. Certificates and keys are read and parsed, too.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake at once, or why the file cannot be read.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut source = Source::default();
+        let mut folder = Path::new("");
+        if let Some(path) = file {
+            let text =
+                fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+            source.read_file(&text);
+            folder = path.parent().unwrap_or(folder);
+        }
+        source.read_environment(environment);
+        resolve::resolve(source, folder)
+    }
+
+    /// The text of docs/configuration.md.
+    pub fn reference() -> String {
+        reference::write()
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file itself.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why it could not be read.
+        source: io::Error,
+    },
+    /// What is in it: never empty.
+    #[error("{}", show(.0))]
+    Mistakes(Vec<Mistake>),
+}
+
+fn show(mistakes: &[Mistake]) -> String {
+    let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// One thing that is wrong: its key, the value, where that was written, and what it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    key: String,
+    value: Option<String>,
+    origin: Origin,
+    problem: String,
+}
+
+impl Mistake {
+    fn new(key: impl Into<String>, value: Option<String>, origin: Origin, problem: impl Into<String>) -> Self {
+        Self { key: key.into(), value, origin, problem: problem.into() }
+    }
+
+    /// The path of the key, `section.name`.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// `access.topics` becomes `access[2].topics`.
+    fn in_rule(mut self, index: usize) -> Self {
+        if let Some(name) = self.key.strip_prefix("access.") {
+            self.key = format!("access[{index}].{name}");
+        }
+        self
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.key)?;
+        if let Some(value) = &self.value {
+            write!(f, " = {value}")?;
+        }
+        if self.origin != Origin::Default {
+            write!(f, " ({})", self.origin)?;
+        }
+        write!(f, ": {}", self.problem)
+    }
 }
 
 /// The data listener: `[listen]`.
@@ -225,3 +331,6 @@ pub struct Runtime {
     /// Workers, one OS thread each; never 0 here.
     pub workers: usize,
 }
+
+#[cfg(test)]
+mod tests;

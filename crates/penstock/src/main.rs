@@ -1,2 +1,10 @@
 //! The bridge's binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use penstock::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    cli::run(Cli::parse())
+}

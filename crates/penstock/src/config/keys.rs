@@ -1,0 +1,414 @@
+//! The one list of what can be set.
+//!
+//! A key's default is written as an environment variable would carry it, so that defaults, overrides and the file's
+//! strings go through the same parser and a default that breaks its own bounds fails the first test.
+
+use std::time::Duration;
+
+/// One setting.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// `section.name`, as in the file.
+    pub(super) path: &'static str,
+    pub(super) kind: Kind,
+    pub(super) default: Default,
+    pub(super) served: Served,
+    /// One paragraph of Markdown: what it is, its unit, what changing it costs.
+    pub(super) doc: &'static str,
+}
+
+/// What a setting's value is, with its bounds (inclusive).
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// Any text but the empty one.
+    Text,
+    /// One of these words.
+    Choice(&'static [Choice]),
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number.
+    Count { min: u64, max: u64 },
+    /// Bytes: a whole number, or text like "64MiB".
+    Bytes { min: u64, max: u64 },
+    /// Text like "300s", "5ms", "2m".
+    Duration { min: Duration, max: Duration },
+    /// An IP address and a port.
+    Address,
+    /// A file; a relative path begins at the configuration file's folder.
+    File,
+    /// A list of `host:port`.
+    Servers,
+    /// A list of texts.
+    List,
+    /// A list of topic names; one that ends in `*` is a prefix.
+    Topics,
+    /// A list of words, each one of these.
+    Choices(&'static [Choice]),
+}
+
+/// One of the words that a setting may have.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) word: &'static str,
+    /// Words known by name whose feature this version does not have are refused with a sentence of their own.
+    pub(super) served: bool,
+}
+
+/// What a setting is when nobody sets it.
+#[derive(Debug)]
+pub(super) enum Default {
+    /// This, written as an environment variable would carry it.
+    Value(&'static str),
+    /// Nothing; the text says what that means.
+    Unset(&'static str),
+    /// It has to be set.
+    Required,
+}
+
+/// Whether this version does what the setting says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Served {
+    Yes,
+    /// Known by name; setting it is a mistake.
+    NotYet,
+}
+
+const fn word(word: &'static str) -> Choice {
+    Choice { word, served: true }
+}
+
+const fn not_yet(word: &'static str) -> Choice {
+    Choice { word, served: false }
+}
+
+const fn key(path: &'static str, kind: Kind, default: Default, doc: &'static str) -> Key {
+    Key { path, kind, default, served: Served::Yes, doc }
+}
+
+/// A setting of a feature that this version does not have.
+const fn reserved(path: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { path, kind, default: Default::Unset("not set"), served: Served::NotYet, doc }
+}
+
+const fn seconds(min: u64, max: u64) -> Kind {
+    Kind::Duration { min: Duration::from_secs(min), max: Duration::from_secs(max) }
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+const DAY: u64 = 24 * 60 * 60;
+
+/// Names a section in docs/configuration.md.
+pub(super) const SECTIONS: &[(&str, &str)] = &[
+    ("listen", "The data listener: everything but health and metrics."),
+    ("tls", "TLS of the data listener: 1.3 and 1.2, ALPN `http/1.1`."),
+    ("kafka", "How the brokers are reached."),
+    ("kafka.sasl", "Authentication to the brokers by SASL."),
+    ("producer", "How records become batches, and how long they may take."),
+    ("limits", "What one request may bring."),
+    (
+        "management",
+        "The listener of `/livez`, `/readyz` and `/metrics`. It has neither TLS nor access rules: keep it inside.",
+    ),
+    ("log", "Logs go to standard error, never a record's key or value."),
+    ("drain", "How a stop (SIGTERM or SIGINT) goes."),
+    ("runtime", "Threads."),
+];
+
+/// Every key but those of `[[access]]`.
+pub(super) const KEYS: &[Key] = &[
+    key(
+        "listen.address",
+        Kind::Address,
+        Default::Value("0.0.0.0:8443"),
+        "Where the data listener binds. On an address that is not loopback, at least one `[[access]]` rule must say who \
+         may do what.",
+    ),
+    key(
+        "listen.proxy_protocol",
+        Kind::Choice(&[word("off"), not_yet("required")]),
+        Default::Value("off"),
+        "Whether every connection begins with a PROXY protocol header that a load balancer puts there.",
+    ),
+    reserved(
+        "listen.proxy_trusted",
+        Kind::List,
+        "The networks, like `10.0.0.0/16`, from which a PROXY header is believed.",
+    ),
+    key(
+        "listen.max_connections",
+        Kind::Count { min: 1, max: 1_000_000 },
+        Default::Value("10000"),
+        "Client connections open at once; further ones are closed unserved. An idle TLS connection takes about 30 KiB, \
+         one that uploads about 100 KiB more, beside `producer.memory_bytes`.",
+    ),
+    key(
+        "listen.max_connection_age",
+        seconds(0, 7 * DAY),
+        Default::Value("0s"),
+        "A connection this old is closed after the answer under way; `0s`: never. A bound lets new instances behind a \
+         load balancer get their share of long-lived clients, and costs each of them a handshake a time.",
+    ),
+    key(
+        "listen.idle_timeout",
+        seconds(1, DAY),
+        Default::Value("300s"),
+        "A connection without a request for this long is closed. Keep it above the idle time of the clients' connection \
+         pools and below that of a load balancer in between (350 s on AWS), or clients will meet closed connections.",
+    ),
+    key(
+        "listen.head_timeout",
+        seconds(1, 300),
+        Default::Value("5s"),
+        "The time that a TLS handshake may take, and the head of a request from its first byte to its last. Slower \
+         clients are cut off; a higher value lets them hold connections open for nothing.",
+    ),
+    key(
+        "listen.min_body_rate",
+        Kind::Bytes { min: 0, max: GIB },
+        Default::Value("0"),
+        "Bytes a second below which a body being sent is given up; `0`: no such bound, which uploads from a pipe need. \
+         A bound frees connections that a vanished client left behind earlier than `listen.idle_timeout`.",
+    ),
+    key(
+        "listen.dialect",
+        Kind::Choice(&[word("confluent"), not_yet("strimzi")]),
+        Default::Value("confluent"),
+        "Whose answers the compatible part of the interface gives where REST proxies differ.",
+    ),
+    key(
+        "tls.mode",
+        Kind::Choice(&[word("on"), word("off")]),
+        Default::Value("on"),
+        "`off` serves plain HTTP: for tests, or behind something that decrypts on the same host.",
+    ),
+    key(
+        "tls.certificate",
+        Kind::File,
+        Default::Unset("required unless `tls.mode = \"off\"`"),
+        "PEM file with the server's certificate, then its intermediates. An ECDSA P-256 key makes handshakes about four \
+         times cheaper than RSA 2048.",
+    ),
+    key(
+        "tls.key",
+        Kind::File,
+        Default::Unset("required unless `tls.mode = \"off\"`"),
+        "PEM file with the certificate's private key (PKCS#8, SEC1 or PKCS#1, not encrypted).",
+    ),
+    reserved("tls.client_ca", Kind::File, "PEM file with the authorities that sign clients' certificates."),
+    key(
+        "tls.client_auth",
+        Kind::Choice(&[word("off"), not_yet("optional"), not_yet("required")]),
+        Default::Value("off"),
+        "Whether clients are asked for a certificate.",
+    ),
+    reserved("tls.crl", Kind::File, "PEM file with the revocation lists of `tls.client_ca`."),
+    key(
+        "kafka.bootstrap_servers",
+        Kind::Servers,
+        Default::Required,
+        "Brokers to ask first, `host:port`. Every address that a name resolves to is tried; the other brokers are \
+         learned from the first that answers, so two or three are enough.",
+    ),
+    key(
+        "kafka.security",
+        Kind::Choice(&[word("plaintext"), word("tls"), not_yet("sasl_plaintext"), not_yet("sasl_tls")]),
+        Default::Value("plaintext"),
+        "How connections to brokers are protected: not at all, or by TLS.",
+    ),
+    key(
+        "kafka.client_id",
+        Kind::Text,
+        Default::Value("penstock"),
+        "The name that brokers see in their logs, metrics and quotas.",
+    ),
+    key(
+        "kafka.rack",
+        Kind::Text,
+        Default::Unset("none"),
+        "Where this instance runs, in the brokers' own words (on MSK: the availability zone's id), told to brokers when \
+         records are read.",
+    ),
+    key(
+        "kafka.ca",
+        Kind::Text,
+        Default::Value("system"),
+        "Who may sign the brokers' certificates under `security = \"tls\"`: `system` for the host's authorities, or a PEM \
+         file, whose authorities are then the only ones.",
+    ),
+    key(
+        "kafka.certificate",
+        Kind::File,
+        Default::Unset("no client certificate"),
+        "PEM file with the certificate that is shown to brokers, then its intermediates; needs `kafka.key`.",
+    ),
+    key(
+        "kafka.key",
+        Kind::File,
+        Default::Unset("no client certificate"),
+        "PEM file with the private key of `kafka.certificate`.",
+    ),
+    reserved(
+        "kafka.sasl.mechanism",
+        Kind::Choice(&[
+            not_yet("PLAIN"),
+            not_yet("SCRAM-SHA-256"),
+            not_yet("SCRAM-SHA-512"),
+            not_yet("OAUTHBEARER"),
+            not_yet("AWS_MSK_IAM"),
+        ]),
+        "How the bridge proves who it is.",
+    ),
+    reserved("kafka.sasl.username", Kind::Text, "The user of PLAIN and SCRAM."),
+    reserved("kafka.sasl.password_file", Kind::File, "The file that holds the password of PLAIN and SCRAM."),
+    reserved("kafka.sasl.region", Kind::Text, "The AWS region of the cluster, for AWS_MSK_IAM."),
+    reserved("kafka.sasl.token_url", Kind::Text, "Where OAUTHBEARER gets its token."),
+    reserved("kafka.sasl.client_id", Kind::Text, "The client that asks for OAUTHBEARER's token."),
+    reserved("kafka.sasl.client_secret_file", Kind::File, "The file that holds that client's secret."),
+    key(
+        "producer.linger",
+        Kind::Duration { min: Duration::ZERO, max: Duration::from_secs(10) },
+        Default::Value("0ms"),
+        "How long a batch that is not full waits for more records while its partition is idle. `0ms` sends a lone record \
+         at once; batches still fill by themselves while earlier ones are on their way. A higher value makes fewer and \
+         fuller batches out of many small requests, and each of those requests that much slower.",
+    ),
+    key(
+        "producer.batch_bytes",
+        Kind::Bytes { min: 16 * KIB, max: 16 * MIB },
+        Default::Value("1000000"),
+        "Size at which a batch is full, before compression. It has to stay below the brokers' `message.max.bytes` \
+         (1,048,588 by default). Smaller batches cost the brokers more work a record; a record larger than this gets a \
+         batch of its own.",
+    ),
+    key(
+        "producer.memory_bytes",
+        Kind::Bytes { min: 16 * MIB, max: 1024 * GIB },
+        Default::Unset(
+            "half of the control group's memory limit, or a quarter of the host's memory without one; at most \
+                        1 GiB, at least 64 MiB",
+        ),
+        "Memory for records on their way, over all workers. When 80 % are in use, new requests get 503 with \
+         `Retry-After` and running ones go on; at 100 % no body is read until brokers acknowledge. The process takes \
+         this much and its connections' buffers at most.",
+    ),
+    key(
+        "producer.compression",
+        Kind::Choice(&[word("none"), word("lz4"), word("zstd"), word("snappy"), word("gzip")]),
+        Default::Value("none"),
+        "Codec of the batches. Any of them costs the bridge more CPU than all the rest of a record's way, and saves \
+         network and brokers' disk in return; `lz4` is the cheapest.",
+    ),
+    key(
+        "producer.delivery_timeout",
+        seconds(1, 3600),
+        Default::Value("30s"),
+        "From a record's arrival in a batch to the end of all tries. Then it is reported: `not_written` if it never was \
+         on the wire, else `unknown`. A request may shorten it for itself (`Kafka-Timeout-Ms`).",
+    ),
+    key(
+        "producer.idempotence",
+        Kind::Boolean,
+        Default::Value("true"),
+        "Whether brokers drop what a retry repeats (KIP-98). Without it a retry can write records twice and out of order; \
+         turn it off only for clusters that refuse it.",
+    ),
+    key(
+        "producer.validate",
+        Kind::Choice(&[word("none"), word("json")]),
+        Default::Value("none"),
+        "Whether a line that is not one JSON document is refused, unless a request says otherwise (`?validate=`). \
+         Checking costs more CPU than the rest of a record's way.",
+    ),
+    key(
+        "limits.body_bytes",
+        Kind::Bytes { min: 0, max: u64::MAX },
+        Default::Value("0"),
+        "Bytes of an NDJSON body, after `Content-Encoding` is undone; `0`: no bound, so that uploads can go on for hours. \
+         Memory does not depend on it. A body that is one record is bounded by `limits.record_bytes` instead.",
+    ),
+    key(
+        "limits.record_bytes",
+        Kind::Bytes { min: KIB, max: 64 * MIB },
+        Default::Value("1048576"),
+        "Bytes of one record's value: a line without its line end, or a whole body. A line over it is refused and the \
+         others go on; a body over it gets 413. Raise the topic's `max.message.bytes` with it. A line that spans \
+         chunks is held in memory up to this size, once a connection.",
+    ),
+    key(
+        "limits.head_bytes",
+        Kind::Bytes { min: 8 * KIB, max: MIB },
+        Default::Value("16384"),
+        "Bytes of a request's head. Larger heads get 431.",
+    ),
+    key("management.address", Kind::Address, Default::Value("0.0.0.0:8081"), "Where the management listener binds."),
+    key(
+        "log.format",
+        Kind::Choice(&[word("json"), word("text")]),
+        Default::Value("json"),
+        "One JSON object a line, or text for people.",
+    ),
+    key(
+        "log.level",
+        Kind::Text,
+        Default::Value("info"),
+        "`error`, `warn`, `info`, `debug` or `trace`, and after it `target=level` pairs, comma separated: \
+         `info,kafka_client=debug`. `debug` writes a line a request, which costs about as much as a small request \
+         itself.",
+    ),
+    key(
+        "drain.notice",
+        seconds(0, 3600),
+        Default::Value("60s"),
+        "After the signal: how long `/readyz` says 503 while everything else goes on, new connections included. It has to \
+         cover the time in which the load balancer notices and stops sending.",
+    ),
+    key(
+        "drain.deadline",
+        seconds(1, DAY),
+        Default::Value("180s"),
+        "After the signal: when requests that are still running are given up and their records reported as they stand.",
+    ),
+    key(
+        "runtime.workers",
+        Kind::Count { min: 0, max: 1024 },
+        Default::Value("0"),
+        "Threads that serve; `0`: one a core. Each holds one connection to every broker that leads a partition it \
+         writes to, so the brokers see workers × instances.",
+    ),
+];
+
+/// The keys of one `[[access]]` rule.
+pub(super) const ACCESS_KEYS: &[Key] = &[
+    key(
+        "access.identity",
+        Kind::Text,
+        Default::Required,
+        "Who the rule is for. This version serves `anyone`: every caller, known or not. `vpce-…` (a VPC endpoint), \
+         `cert:…` (a client certificate's name) and `user:…` are known by name and refused.",
+    ),
+    key(
+        "access.topics",
+        Kind::Topics,
+        Default::Required,
+        "Topics by name; one that ends in `*` is a prefix, `*` alone is every topic.",
+    ),
+    key(
+        "access.allow",
+        Kind::Choices(&[word("produce"), word("consume"), word("admin")]),
+        Default::Required,
+        "What may be done with them: `produce` writes records and tombstones, `consume` reads records and describes \
+         topics, `admin` creates and deletes topics.",
+    ),
+    reserved(
+        "access.rate_bytes",
+        Kind::Bytes { min: 1, max: u64::MAX },
+        "Body bytes a second that the identity may send.",
+    ),
+    reserved(
+        "access.rate_requests",
+        Kind::Count { min: 1, max: u64::MAX },
+        "Requests a second that the identity may send.",
+    ),
+];

@@ -1,0 +1,357 @@
+//! From written values to the resolved configuration: types first, then what must hold between keys.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use kafka_records::Compression;
+
+use super::{
+    AccessRule, Allow, Config, ConfigError, Drain, Identity, Limits, Listen, Log, LogFormat, Management, Mistake,
+    Producer, Runtime, Tls, TlsFiles, TopicPattern, Validate, files,
+    keys::{ACCESS_KEYS, Default, KEYS, Key, Kind, Served},
+    memory,
+    source::{Origin, Source, Values, Written},
+    values::{Raw, Value},
+};
+
+/// Unacknowledged bytes that one upload may hold: enough to keep every partition's batch in flight and the next one
+/// filling, and a fraction of the smallest budget.
+const DELIVERY_QUOTA: usize = 4 * 1024 * 1024;
+
+/// `folder` is where relative paths begin.
+pub(super) fn resolve(source: Source, folder: &Path) -> Result<Config, ConfigError> {
+    let mut mistakes = source.mistakes;
+    let rules: Vec<Settings<'_>> =
+        source.rules.into_values().map(|rule| Settings::typed(ACCESS_KEYS, rule, folder)).collect();
+    let mut settings = Settings::typed(KEYS, source.values, folder);
+
+    let config = Config {
+        listen: listen(&settings),
+        tls: tls(&mut settings),
+        kafka: kafka(&mut settings),
+        producer: producer(&mut settings),
+        limits: limits(&settings),
+        access: Vec::new(),
+        management: Management { address: settings.address("management.address") },
+        log: log(&mut settings),
+        drain: drain(&mut settings),
+        runtime: runtime(&settings),
+    };
+    let (access, wrong_rules) = access(rules);
+    if access.is_empty() && wrong_rules.is_empty() && !is_loopback(config.listen.address.ip()) {
+        settings.mistake("listen.address", WITHOUT_RULES);
+    }
+    let (data, management) = (config.listen.address, config.management.address);
+    let overlap = data.ip() == management.ip() || data.ip().is_unspecified() || management.ip().is_unspecified();
+    if data.port() == management.port() && data.port() != 0 && overlap {
+        settings.mistake("management.address", "must not be the data listener's address, listen.address");
+    }
+
+    mistakes.append(&mut settings.mistakes);
+    mistakes.extend(wrong_rules);
+    if mistakes.is_empty() { Ok(Config { access, ..config }) } else { Err(ConfigError::Mistakes(mistakes)) }
+}
+
+const WITHOUT_RULES: &str = "is reachable from other hosts, and no [[access]] rule says who may do what. Listen on \
+    127.0.0.1, or add rules; these lines let everyone do everything:
+
+        [[access]]
+        identity = \"anyone\"
+        topics = [\"*\"]
+        allow = [\"produce\", \"consume\", \"admin\"]
+";
+
+fn listen(settings: &Settings<'_>) -> Listen {
+    Listen {
+        address: settings.address("listen.address"),
+        max_connections: settings.size("listen.max_connections"),
+        max_connection_age: settings.nonzero_duration("listen.max_connection_age"),
+        idle_timeout: settings.duration("listen.idle_timeout"),
+        head_timeout: settings.duration("listen.head_timeout"),
+        min_body_rate: settings.nonzero_number("listen.min_body_rate"),
+    }
+}
+
+fn tls(settings: &mut Settings<'_>) -> Tls {
+    if settings.word("tls.mode") == "off" {
+        return Tls::Off;
+    }
+    let why = "is required unless tls.mode = \"off\"";
+    let (certificate, key) = (settings.required("tls.certificate", why), settings.required("tls.key", why));
+    if let (Some(certificate), Some(key)) = (&certificate, &key)
+        && let Err(error) = files::certified_key(certificate, key)
+    {
+        settings.mistake(if error.path() == key { "tls.key" } else { "tls.certificate" }, error.to_string());
+    }
+    Tls::Files(TlsFiles { certificate: certificate.unwrap_or_default(), key: key.unwrap_or_default() })
+}
+
+fn kafka(settings: &mut Settings<'_>) -> kafka_client::Config {
+    let tls = (settings.word("kafka.security") == "tls").then(|| kafka_tls(settings)).flatten();
+    kafka_client::Config {
+        bootstrap_servers: settings.list("kafka.bootstrap_servers"),
+        client_id: settings.text("kafka.client_id").unwrap_or_default(),
+        rack: settings.text("kafka.rack"),
+        tls,
+        ..kafka_client::Config::default()
+    }
+}
+
+fn kafka_tls(settings: &mut Settings<'_>) -> Option<Arc<rustls::ClientConfig>> {
+    let ca = settings.text("kafka.ca").filter(|ca| ca != "system").map(|ca| settings.folder.join(ca));
+    let authorities = files::authorities(ca.as_deref());
+    let own = match (settings.file("kafka.certificate"), settings.file("kafka.key")) {
+        (Some(certificate), Some(key)) => match files::certified_key(&certificate, &key) {
+            Ok(own) => Some(own),
+            Err(error) => {
+                let culprit = if error.path() == key { "kafka.key" } else { "kafka.certificate" };
+                settings.mistake(culprit, error.to_string());
+                None
+            }
+        },
+        (Some(_), None) => settings.missing("kafka.key", "is required with kafka.certificate"),
+        (None, Some(_)) => settings.missing("kafka.certificate", "is required with kafka.key"),
+        (None, None) => None,
+    };
+    match authorities {
+        Ok(roots) => Some(Arc::new(files::client_tls(roots, own))),
+        Err(error) => settings.missing("kafka.ca", &error.to_string()),
+    }
+}
+
+fn producer(settings: &mut Settings<'_>) -> Producer {
+    let compression = match settings.word("producer.compression") {
+        "gzip" => Compression::Gzip,
+        "snappy" => Compression::Snappy,
+        "lz4" => Compression::Lz4,
+        "zstd" => Compression::Zstd,
+        _ => Compression::None,
+    };
+    let memory_bytes = settings
+        .optional_size("producer.memory_bytes")
+        .unwrap_or_else(|| usize::try_from(memory::default_budget()).expect("at most 1 GiB"));
+    let batch_bytes = settings.size("producer.batch_bytes");
+    // One record of the largest size and one batch, held twice (sealed and filling), must fit below the 80 % at which
+    // new requests are refused.
+    let needed = 4 * batch_bytes.max(settings.size("limits.record_bytes"));
+    if memory_bytes < needed {
+        let problem =
+            format!("must be at least {needed}: four times the larger of producer.batch_bytes and limits.record_bytes");
+        settings.mistake("producer.memory_bytes", problem);
+    }
+    Producer {
+        pipeline: produce_pipeline::Config {
+            linger: settings.duration("producer.linger"),
+            batch_bytes,
+            delivery_timeout: settings.duration("producer.delivery_timeout"),
+            compression,
+            idempotence: settings.boolean("producer.idempotence"),
+            delivery_quota: DELIVERY_QUOTA,
+        },
+        memory_bytes,
+        validate: if settings.word("producer.validate") == "json" { Validate::Json } else { Validate::None },
+    }
+}
+
+fn limits(settings: &Settings<'_>) -> Limits {
+    Limits {
+        body_bytes: settings.nonzero_number("limits.body_bytes"),
+        record_bytes: settings.size("limits.record_bytes"),
+        head_bytes: settings.size("limits.head_bytes"),
+    }
+}
+
+fn log(settings: &mut Settings<'_>) -> Log {
+    let format = if settings.word("log.format") == "text" { LogFormat::Text } else { LogFormat::Json };
+    let level = settings.text("log.level").unwrap_or_default();
+    if let Err(problem) = crate::log::parse_level(&level) {
+        settings.mistake("log.level", problem);
+    }
+    Log { format, level: level.into() }
+}
+
+fn drain(settings: &mut Settings<'_>) -> Drain {
+    let drain = Drain { notice: settings.duration("drain.notice"), deadline: settings.duration("drain.deadline") };
+    if drain.deadline < drain.notice {
+        settings.mistake("drain.deadline", "must not be shorter than drain.notice: both begin at the signal");
+    }
+    drain
+}
+
+fn runtime(settings: &Settings<'_>) -> Runtime {
+    let workers = match settings.size("runtime.workers") {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    Runtime { workers }
+}
+
+/// The rules, and what is wrong with any of them.
+fn access(rules: Vec<Settings<'_>>) -> (Vec<AccessRule>, Vec<Mistake>) {
+    let (mut resolved, mut wrong) = (Vec::new(), Vec::new());
+    for (index, mut rule) in rules.into_iter().enumerate() {
+        if let Some(identity) = rule.text("access.identity").filter(|identity| identity != "anyone") {
+            let known = ["vpce-", "cert:", "user:"].iter().any(|prefix| identity.starts_with(prefix));
+            let not_yet = if known { "is not served by this version; it " } else { "" };
+            rule.mistake("access.identity", format!("{not_yet}must be \"anyone\""));
+        }
+        let topics = rule.list("access.topics").into_iter().map(|topic| match topic.strip_suffix('*') {
+            Some(prefix) => TopicPattern::Prefix(prefix.into()),
+            None => TopicPattern::Name(topic.into()),
+        });
+        let words = rule.words("access.allow");
+        let has = |word| words.contains(&word);
+        let allow = Allow { produce: has("produce"), consume: has("consume"), admin: has("admin") };
+        resolved.push(AccessRule { identity: Identity::Anyone, topics: topics.collect(), allow });
+        wrong.extend(rule.mistakes.into_iter().map(|mistake| mistake.in_rule(index)));
+    }
+    (resolved, wrong)
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// Typed values under the keys of one table, and what was wrong on the way to them.
+///
+/// The getters take a key's path. Which kind a path has is fixed in keys.rs; the tests read every one.
+struct Settings<'a> {
+    /// Where relative paths begin.
+    folder: &'a Path,
+    written: Values,
+    values: BTreeMap<&'static str, Value>,
+    mistakes: Vec<Mistake>,
+    /// Keys with a mistake: nothing more is said about them.
+    broken: BTreeSet<&'static str>,
+}
+
+impl<'a> Settings<'a> {
+    fn typed(keys: &'static [Key], written: Values, folder: &'a Path) -> Self {
+        let mut settings =
+            Self { folder, written, values: BTreeMap::new(), mistakes: Vec::new(), broken: BTreeSet::new() };
+        for key in keys {
+            if let Err(problem) = settings.read(key) {
+                settings.mistake(key.path, problem);
+            }
+        }
+        settings
+    }
+
+    fn read(&mut self, key: &'static Key) -> Result<(), String> {
+        if let Default::Value(default) = key.default {
+            let value = key.kind.parse(&Raw::Untyped(default.to_owned()));
+            self.values.insert(key.path, value.expect("a default is inside its own bounds"));
+        }
+        match self.written.get(key.path) {
+            Some(_) if key.served == Served::NotYet => return Err("is not served by this version".to_owned()),
+            Some(written) => drop(self.values.insert(key.path, key.kind.parse(&written.raw)?)),
+            None if matches!(key.default, Default::Required) => return Err(format!("is required: {}", key.kind)),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn mistake(&mut self, path: &'static str, problem: impl Into<String>) {
+        if self.broken.insert(path) {
+            let written = self.written.get(path);
+            let value = written.map(|written| written.raw.to_string());
+            let origin = written.map_or(Origin::Default, |Written { origin, .. }| origin.clone());
+            self.mistakes.push(Mistake::new(path, value.or_else(|| default_of(path)), origin, problem));
+        }
+    }
+
+    fn missing<T>(&mut self, path: &'static str, problem: &str) -> Option<T> {
+        self.mistake(path, problem);
+        None
+    }
+
+    fn get(&self, path: &str) -> Option<&Value> {
+        debug_assert!(KEYS.iter().chain(ACCESS_KEYS).any(|key| key.path == path), "{path}");
+        self.values.get(path)
+    }
+
+    fn text(&self, path: &str) -> Option<String> {
+        let Some(Value::Text(text)) = self.get(path) else { return None };
+        Some(text.clone())
+    }
+
+    fn word(&self, path: &str) -> &'static str {
+        let Some(Value::Word(word)) = self.get(path) else { unreachable!("{path} has a word by default") };
+        word
+    }
+
+    fn words(&self, path: &str) -> Vec<&'static str> {
+        let Some(Value::Words(words)) = self.get(path) else { return Vec::new() };
+        words.clone()
+    }
+
+    fn list(&self, path: &str) -> Vec<String> {
+        let Some(Value::List(items)) = self.get(path) else { return Vec::new() };
+        items.clone()
+    }
+
+    fn boolean(&self, path: &str) -> bool {
+        let Some(Value::Boolean(value)) = self.get(path) else { unreachable!("{path} is a boolean by default") };
+        *value
+    }
+
+    fn number(&self, path: &str) -> u64 {
+        let Some(Value::Number(number)) = self.get(path) else { unreachable!("{path} is a number by default") };
+        *number
+    }
+
+    fn nonzero_number(&self, path: &str) -> Option<u64> {
+        Some(self.number(path)).filter(|number| *number > 0)
+    }
+
+    fn size(&self, path: &str) -> usize {
+        usize::try_from(self.number(path)).unwrap_or(usize::MAX)
+    }
+
+    fn optional_size(&self, path: &str) -> Option<usize> {
+        let Some(Value::Number(number)) = self.get(path) else { return None };
+        Some(usize::try_from(*number).unwrap_or(usize::MAX))
+    }
+
+    fn duration(&self, path: &str) -> Duration {
+        let Some(Value::Duration(duration)) = self.get(path) else { unreachable!("{path} is a duration by default") };
+        *duration
+    }
+
+    fn nonzero_duration(&self, path: &str) -> Option<Duration> {
+        Some(self.duration(path)).filter(|duration| !duration.is_zero())
+    }
+
+    fn address(&self, path: &str) -> std::net::SocketAddr {
+        let Some(Value::Address(address)) = self.get(path) else { unreachable!("{path} is an address by default") };
+        *address
+    }
+
+    fn file(&self, path: &str) -> Option<PathBuf> {
+        let Some(Value::File(file)) = self.get(path) else { return None };
+        Some(self.folder.join(file))
+    }
+
+    fn required(&mut self, path: &'static str, why: &str) -> Option<PathBuf> {
+        match self.file(path) {
+            Some(file) => Some(file),
+            None => self.missing(path, why),
+        }
+    }
+}
+
+/// What a mistake about a key that nobody wrote shows as its value.
+fn default_of(path: &str) -> Option<String> {
+    let key = KEYS.iter().find(|key| key.path == path)?;
+    let Default::Value(default) = key.default else { return None };
+    Some(match key.kind {
+        Kind::Boolean | Kind::Count { .. } | Kind::Bytes { .. } => default.to_owned(),
+        _ => format!("{default:?}"),
+    })
+}
