@@ -1,0 +1,322 @@
+//! The brokers' connections: who may be dialled when, and which connections are shared.
+//!
+//! Three kinds of connections, because Kafka answers one request of a connection at a time:
+//!
+//! - one *control* connection per broker for short requests, dialled when first needed, by one caller at a time;
+//! - up to [`MAX_SLOW`] per broker for requests that the broker may hold on purpose (fetches, topic changes), lent to one request
+//!   each, further requests waiting in their order;
+//! - those that [`Brokers::dial`] hands to their owners (one per produce worker).
+//!
+//! Control and slow connections live on the runtime that the client was started on, whoever asks for them.
+
+use crate::{
+    Broker, Config, Connection, Connector, Error,
+    connection::{Settings, Traffic},
+    transport::TcpConnector,
+};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until, timeout},
+};
+
+/// Most connections per broker for requests that the broker may hold.
+pub(super) const MAX_SLOW: usize = 8;
+/// For how long a broker that did not answer is asked last.
+const SUSPECT: Duration = Duration::from_secs(30);
+
+/// All brokers that were ever dialled.
+#[derive(Debug)]
+pub(super) struct Brokers {
+    pub(super) config: Arc<Config>,
+    connector: Arc<dyn Connector>,
+    client_id: Arc<str>,
+    runtime: Handle,
+    nodes: Mutex<HashMap<i32, Arc<Node>>>,
+    /// Connections to bootstrap addresses, whose broker ids are not known.
+    bootstrap: Arc<Traffic>,
+}
+
+/// One broker's connections.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) traffic: Arc<Traffic>,
+    health: Mutex<Health>,
+    /// Locked while dialling, so that one caller dials and the others wait for it.
+    control: tokio::sync::Mutex<Option<Shared>>,
+    slow_permits: Arc<Semaphore>,
+    slow_idle: Mutex<Vec<Shared>>,
+}
+
+/// A connection and the address it was dialled at: a broker that moves is dialled again.
+#[derive(Debug)]
+struct Shared {
+    broker: Broker,
+    connection: Connection,
+}
+
+impl Shared {
+    fn serves(&self, broker: &Broker) -> bool {
+        !self.connection.is_closed() && self.broker.host == broker.host && self.broker.port == broker.port
+    }
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    /// Failures to connect in a row.
+    failures: u32,
+    /// No attempt before this.
+    not_before: Option<Instant>,
+    /// Asked last until then.
+    suspect_until: Option<Instant>,
+}
+
+/// What metrics read of one broker. Counters count since the client's start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BrokerStats {
+    /// Connections open now.
+    pub open: usize,
+    /// Connections that were established.
+    pub connects: u64,
+    /// Attempts that failed: name resolution, TCP, TLS, version negotiation.
+    pub connect_failures: u64,
+    /// Bytes written to the broker, before TLS.
+    pub bytes_out: u64,
+    /// Bytes read from the broker, after TLS.
+    pub bytes_in: u64,
+}
+
+/// A slow connection, lent. Goes back when dropped, unless it is closed.
+pub(super) struct Lent {
+    node: Arc<Node>,
+    shared: Option<Shared>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Lent {
+    pub(super) fn connection(&self) -> &Connection {
+        match &self.shared {
+            Some(shared) => &shared.connection,
+            None => unreachable!("taken on drop only"),
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take()
+            && !shared.connection.is_closed()
+        {
+            lock(&self.node.slow_idle).push(shared);
+        }
+    }
+}
+
+impl Brokers {
+    /// On the current runtime.
+    pub(super) fn new(config: Config) -> Self {
+        let connector = config
+            .connector
+            .clone()
+            .unwrap_or_else(|| Arc::new(TcpConnector::new(config.tls.clone(), config.connect_timeout)));
+        Self {
+            connector,
+            client_id: config.client_id.as_str().into(),
+            config: Arc::new(config),
+            runtime: Handle::current(),
+            nodes: Mutex::default(),
+            bootstrap: Arc::default(),
+        }
+    }
+
+    fn node(&self, id: i32) -> Arc<Node> {
+        let mut nodes = lock(&self.nodes);
+        let node = nodes.entry(id).or_insert_with(|| {
+            Arc::new(Node {
+                traffic: Arc::default(),
+                health: Mutex::default(),
+                control: tokio::sync::Mutex::default(),
+                slow_permits: Arc::new(Semaphore::new(MAX_SLOW)),
+                slow_idle: Mutex::default(),
+            })
+        });
+        node.clone()
+    }
+
+    /// A new connection to `broker`, on the current runtime, after the pause that earlier failures ask for.
+    pub(super) async fn dial(&self, broker: &Broker) -> Result<Connection, Error> {
+        let node = self.node(broker.id);
+        loop {
+            let not_before = lock(&node.health).not_before;
+            match not_before {
+                Some(at) if at > Instant::now() => sleep_until(at).await,
+                _ => break,
+            }
+        }
+        let result = self.open(&broker.host, broker.port, &node.traffic).await;
+        let mut health = lock(&node.health);
+        match &result {
+            Ok(_) => *health = Health::default(),
+            Err(error) => {
+                tracing::debug!(broker = broker.id, %error, "cannot connect");
+                health.failures += 1;
+                let pause =
+                    backoff(self.config.reconnect_backoff, self.config.reconnect_backoff_max, health.failures - 1);
+                health.not_before = Some(Instant::now() + pause);
+            }
+        }
+        result
+    }
+
+    /// A new connection to an address whose broker is not known.
+    pub(super) async fn dial_bootstrap(&self, host: &str, port: u16) -> Result<Connection, Error> {
+        self.open(host, port, &self.bootstrap).await
+    }
+
+    async fn open(&self, host: &str, port: u16, traffic: &Arc<Traffic>) -> Result<Connection, Error> {
+        let connect_error = |source: std::io::Error| Error::Connect {
+            address: format!("{host}:{port}").into(),
+            source: Arc::new(source),
+        };
+        let settings = Settings {
+            client_id: self.client_id.clone(),
+            request_timeout: self.config.request_timeout,
+            max_frame_bytes: self.config.max_frame_bytes,
+            traffic: traffic.clone(),
+        };
+        let limit = self.config.connect_timeout;
+        let result = async {
+            let io = self.connector.connect(host, port).await;
+            let io = io.map_err(connect_error)?;
+            timeout(limit, Connection::open(io, settings))
+                .await
+                .map_err(|_| connect_error(std::io::ErrorKind::TimedOut.into()))?
+        }
+        .await;
+        let counter = match &result {
+            Ok(_) => &traffic.connects,
+            Err(_) => &traffic.connect_failures,
+        };
+        counter.fetch_add(1, Relaxed);
+        result
+    }
+
+    /// Dials on the client's own runtime: the connection outlives the caller's.
+    async fn dial_shared(self: &Arc<Self>, broker: &Broker) -> Result<Shared, Error> {
+        let (this, broker) = (self.clone(), broker.clone());
+        let dialling = self.runtime.spawn(async move {
+            let connection = this.dial(&broker).await?;
+            Ok(Shared { broker, connection })
+        });
+        dialling.await.unwrap_or(Err(Error::ShutDown))
+    }
+
+    /// The connection for short requests.
+    pub(super) async fn control(self: &Arc<Self>, broker: &Broker) -> Result<Connection, Error> {
+        let node = self.node(broker.id);
+        let mut control = node.control.lock().await;
+        if let Some(shared) = control.as_ref().filter(|shared| shared.serves(broker)) {
+            return Ok(shared.connection.clone());
+        }
+        *control = None;
+        let shared = self.dial_shared(broker).await?;
+        let connection = shared.connection.clone();
+        *control = Some(shared);
+        Ok(connection)
+    }
+
+    /// A connection for one request that the broker may hold.
+    pub(super) async fn slow(self: &Arc<Self>, broker: &Broker) -> Result<Lent, Error> {
+        let node = self.node(broker.id);
+        let permit = match node.slow_permits.clone().acquire_owned().await {
+            Ok(permit) => permit,
+            Err(_) => return Err(Error::ShutDown),
+        };
+        let idle = {
+            let mut idle = lock(&node.slow_idle);
+            idle.retain(|shared| shared.serves(broker));
+            idle.pop()
+        };
+        let shared = match idle {
+            Some(shared) => shared,
+            None => self.dial_shared(broker).await?,
+        };
+        Ok(Lent { node, shared: Some(shared), _permit: permit })
+    }
+
+    /// Whether every slow connection to a broker is lent.
+    pub(super) fn slow_is_contended(&self, broker: i32) -> bool {
+        self.node(broker).slow_permits.available_permits() == 0
+    }
+
+    /// Runs `task` on the client's own runtime to its end, even if the caller goes away.
+    pub(super) async fn detached<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.runtime.spawn(task).await.unwrap_or(Err(Error::ShutDown))
+    }
+
+    /// A broker that did not answer in time is asked last for a while.
+    pub(super) fn suspect(&self, id: i32) {
+        lock(&self.node(id).health).suspect_until = Some(Instant::now() + SUSPECT);
+    }
+
+    /// The brokers in the order in which to ask them: healthy ones first, in a new order each time; `avoid` after those, then the ones
+    /// that do not answer.
+    pub(super) fn in_order(&self, known: &HashMap<i32, Broker>, avoid: Option<i32>) -> Vec<Broker> {
+        let now = Instant::now();
+        let mut brokers: Vec<_> = known
+            .values()
+            .map(|broker| {
+                let node = self.node(broker.id);
+                let health = lock(&node.health);
+                let waits = |until: Option<Instant>| until.is_some_and(|until| until > now);
+                let doubtful = waits(health.not_before) || waits(health.suspect_until);
+                let rank = (doubtful, avoid == Some(broker.id), random());
+                (rank, broker.clone())
+            })
+            .collect();
+        brokers.sort_unstable_by_key(|(rank, _)| *rank);
+        brokers.into_iter().map(|(_, broker)| broker).collect()
+    }
+
+    pub(super) fn stats(&self) -> HashMap<i32, BrokerStats> {
+        let read = |traffic: &Traffic| BrokerStats {
+            open: traffic.open.load(Relaxed),
+            connects: traffic.connects.load(Relaxed),
+            connect_failures: traffic.connect_failures.load(Relaxed),
+            bytes_out: traffic.bytes_out.load(Relaxed),
+            bytes_in: traffic.bytes_in.load(Relaxed),
+        };
+        let nodes = lock(&self.nodes);
+        nodes.iter().map(|(id, node)| (*id, read(&node.traffic))).chain([(-1, read(&self.bootstrap))]).collect()
+    }
+}
+
+/// The pause after `failures` earlier failures: doubled by each, bounded, with a fifth of jitter either way.
+pub(super) fn backoff(first: Duration, max: Duration, failures: u32) -> Duration {
+    let exact = first.saturating_mul(1 << failures.min(16)).min(max);
+    let percent = u32::try_from(random() % 41).unwrap_or(0);
+    exact / 100 * (80 + percent)
+}
+
+/// A number that differs between calls and processes; for jitter and rotation, nothing that must not be guessed.
+pub(super) fn random() -> u64 {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    RandomState::new().hash_one(CALLS.fetch_add(1, Relaxed))
+}
+
+/// Nothing that holds these locks panics halfway through a change.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,245 @@
+//! Reads from a partition's leader: records and offsets.
+
+use super::{Cluster, Core, Retry, TopicError, admin::no_such_part};
+use crate::{
+    Broker, Error, ErrorCode, TopicInfo,
+    messages::{FetchRequest, FetchResponse, ListOffsetsRequest, ListedPartition, Request},
+};
+use bytes::Bytes;
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// The longest a broker is asked to hold a fetch; a longer wait is made of several. A caller that goes away blocks a connection for no
+/// longer than this.
+const LONGEST_POLL: Duration = Duration::from_secs(5);
+/// The same while other readers wait for a connection to the same broker.
+const SHORTEST_POLL: Duration = Duration::from_millis(250);
+
+/// Which offset is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffsetSpec {
+    /// The first one of the log.
+    Earliest,
+    /// The one that the next record will get.
+    Latest,
+    /// Of the first record at or after this time, in ms since the epoch.
+    Timestamp(i64),
+}
+
+/// Where an offset is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListedOffset {
+    /// `None`: no record at or after that time.
+    pub offset: Option<i64>,
+    /// Of the record found, in ms since the epoch; -1 where none was looked for or found.
+    pub timestamp: i64,
+    /// Of the record found; -1: unknown.
+    pub leader_epoch: i32,
+}
+
+/// What was read of a partition.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The first offset not yet replicated to all in sync.
+    pub high_watermark: i64,
+    /// The first offset of an open transaction, or the high watermark.
+    pub last_stable_offset: i64,
+    /// The first offset of the log.
+    pub log_start_offset: i64,
+    /// Whole batches from the one that holds the offset asked for, so records before it may come too; the last batch may be cut. A
+    /// slice of the response frame, which lives as long as this does.
+    pub records: Bytes,
+}
+
+impl Cluster {
+    /// An offset of one partition, from its leader. Leader moves are followed within the request timeout.
+    ///
+    /// # Errors
+    ///
+    /// `UNKNOWN_TOPIC_ID` as [`Error::Broker`] if the topic was created anew under another id.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn list_offset(&self, topic: &TopicInfo, partition: i32, at: OffsetSpec) -> Result<ListedOffset, Error> {
+        let core = &self.0.core;
+        let mut retry = core.retry();
+        loop {
+            match core.list_offset(topic, partition, at).await {
+                Ok(listed) => {
+                    return Ok(ListedOffset {
+                        offset: (listed.offset >= 0).then_some(listed.offset),
+                        timestamp: listed.timestamp,
+                        leader_epoch: listed.leader_epoch,
+                    });
+                }
+                Err(error) => retry.elsewhere(error).await?,
+            }
+        }
+    }
+
+    /// One partition read from its leader, read_uncommitted: at once if there is anything at `offset`, else after up to `max_wait`.
+    /// Empty `records`: nothing came. `max_bytes` is exceeded by a single batch that is larger (KIP-74). Leader moves are followed
+    /// inside, within the request timeout. At most eight reads at a time go to one broker; the others wait their turn.
+    ///
+    /// # Errors
+    ///
+    /// `OFFSET_OUT_OF_RANGE` as [`Error::Broker`] where the log has no such offset; `UNKNOWN_TOPIC_ID` if the topic was created anew under
+    /// another id.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe. The broker may hold the read on for 5 s at most.
+    pub async fn fetch(
+        &self,
+        topic: &TopicInfo,
+        partition: i32,
+        offset: i64,
+        max_bytes: i32,
+        max_wait: Duration,
+    ) -> Result<Fetched, Error> {
+        let core = &self.0.core;
+        let until = Instant::now() + max_wait;
+        let mut retry = core.retry();
+        loop {
+            let result = core.fetch(topic, partition, offset, max_bytes, until).await;
+            let now = Instant::now();
+            match result {
+                Ok(fetched) if !fetched.records.is_empty() || now >= until => return Ok(fetched),
+                // Nothing yet: poll on, with all the time for later retries.
+                Ok(_) => retry = core.retry(),
+                Err(error) => retry.elsewhere(error).await?,
+            }
+        }
+    }
+}
+
+impl Retry {
+    /// For reads: any error that another leader or a later moment may not give.
+    async fn elsewhere(&mut self, error: Error) -> Result<(), Error> {
+        match error.code() {
+            // Told of the id that was asked for: it is gone for good.
+            Some(ErrorCode::UNKNOWN_TOPIC_ID | ErrorCode::INCONSISTENT_TOPIC_ID) if self.failures > 0 => Err(error),
+            _ => self.after(error).await,
+        }
+    }
+}
+
+/// Where to read a partition.
+struct Place {
+    topic: Arc<TopicInfo>,
+    leader: Broker,
+    leader_epoch: i32,
+}
+
+impl Core {
+    /// The leader of a partition of this very topic, not of another one under its name.
+    async fn place(&self, api: &'static str, topic: &TopicInfo, partition: i32) -> Result<Place, Error> {
+        let known = self.topic(&topic.name).await.map_err(|error| match error {
+            TopicError::Unknown => Error::broker(api, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, None),
+            TopicError::Denied => Error::broker(api, ErrorCode::TOPIC_AUTHORIZATION_FAILED, None),
+            TopicError::InvalidName => Error::InvalidRequest("no topic can have this name"),
+            TopicError::Unavailable(error) => Error::clone(&error),
+        })?;
+        if known.id != topic.id && !topic.id.is_zero() {
+            return Err(Error::broker(api, ErrorCode::UNKNOWN_TOPIC_ID, None));
+        }
+        let info = usize::try_from(partition)
+            .ok()
+            .and_then(|index| known.partitions.get(index))
+            .ok_or_else(|| Error::broker(api, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, None))?;
+        let leader_epoch = info.leader_epoch;
+        let leader = info.leader.ok_or_else(|| Error::broker(api, ErrorCode::LEADER_NOT_AVAILABLE, None))?;
+        Ok(Place { leader: self.broker(leader)?, leader_epoch, topic: known })
+    }
+
+    async fn list_offset(&self, topic: &TopicInfo, partition: i32, at: OffsetSpec) -> Result<ListedPartition, Error> {
+        let api = ListOffsetsRequest::API.name;
+        let place = self.place(api, topic, partition).await?;
+        let request = ListOffsetsRequest {
+            topic: place.topic.name.clone(),
+            partition,
+            leader_epoch: place.leader_epoch,
+            timestamp: match at {
+                OffsetSpec::Latest => -1,
+                OffsetSpec::Earliest => -2,
+                OffsetSpec::Timestamp(ms) => ms.max(0),
+            },
+            timeout: self.config().request_timeout,
+        };
+        let connection = self.brokers.control(&place.leader).await?;
+        let answer = connection.call(&request, i16::MAX, Duration::ZERO).await?;
+        let listed = answer
+            .topics
+            .iter()
+            .filter(|(name, _)| *name == request.topic)
+            .flat_map(|(_, partitions)| partitions)
+            .find(|listed| listed.index == partition)
+            .copied()
+            .ok_or_else(|| no_such_part(api))?;
+        match listed.error.ok() {
+            Ok(()) => Ok(listed),
+            Err(code) => Err(Error::broker(api, code, None)),
+        }
+    }
+
+    async fn fetch(
+        &self,
+        topic: &TopicInfo,
+        partition: i32,
+        offset: i64,
+        max_bytes: i32,
+        until: Instant,
+    ) -> Result<Fetched, Error> {
+        let api = FetchRequest::API.name;
+        let place = self.place(api, topic, partition).await?;
+        let lent = self.brokers.slow(&place.leader).await?;
+        let longest = if self.brokers.slow_is_contended(place.leader.id) { SHORTEST_POLL } else { LONGEST_POLL };
+        let max_wait = until.saturating_duration_since(Instant::now()).min(longest);
+        let request = FetchRequest {
+            max_wait,
+            max_bytes,
+            topic: place.topic.name.clone(),
+            topic_id: place.topic.id,
+            partition,
+            leader_epoch: place.leader_epoch,
+            offset,
+            rack: self.config().rack.as_deref().unwrap_or_default().into(),
+        };
+        let max_version = if request.topic_id.is_zero() { FetchRequest::FIRST_BY_ID - 1 } else { i16::MAX };
+        // The connection is busy until the answer is there, whether or not the caller waits for it.
+        let answer =
+            self.brokers.detached(async move { lent.connection().call(&request, max_version, max_wait).await }).await?;
+        if let Err(code) = answer.error.ok() {
+            return Err(Error::broker(api, code, None));
+        }
+        self.fetched(&place.topic, partition, answer)
+    }
+
+    /// The partition's part of an answer.
+    fn fetched(&self, topic: &TopicInfo, partition: i32, answer: FetchResponse) -> Result<Fetched, Error> {
+        let api = FetchRequest::API.name;
+        let endpoints = answer.endpoints;
+        let fetched = answer
+            .topics
+            .into_iter()
+            .filter(|t| t.name == topic.name || (!t.id.is_zero() && t.id == topic.id))
+            .flat_map(|t| t.partitions)
+            .find(|fetched| fetched.index == partition)
+            .ok_or_else(|| no_such_part(api))?;
+        if let Some((leader, epoch)) = fetched.current_leader
+            && !fetched.error.is_ok()
+        {
+            self.apply_leader_hint(&topic.name, partition, leader, epoch, &endpoints);
+        }
+        match fetched.error.ok() {
+            Ok(()) => Ok(Fetched {
+                high_watermark: fetched.high_watermark,
+                last_stable_offset: fetched.last_stable_offset,
+                log_start_offset: fetched.log_start_offset,
+                records: fetched.records,
+            }),
+            Err(code) => Err(Error::broker(api, code, None)),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! From a byte stream to a connection: who are you, what do you speak.
+
+use super::{Channel, Connection, Driver, Settings, Shared};
+use crate::{
+    Error, ErrorCode,
+    messages::{ApiVersionsRequest, ApiVersionsResponse, ProduceRequest, Request},
+    transport::Io,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI32, AtomicU64},
+    },
+    time::Duration,
+};
+use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
+
+impl Connection {
+    /// Starts the driver of `io` on the current runtime and agrees on versions.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection.
+    pub(crate) async fn open(io: Box<dyn Io>, settings: Settings) -> Result<Self, Error> {
+        let (queue, requests) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            settings,
+            next_correlation_id: AtomicI32::new(0),
+            opened: Instant::now(),
+            throttled_ms: AtomicU64::new(0),
+        });
+        // Ends with the connection or after its last handle; nobody needs its result.
+        let driver = tokio::spawn(Driver::new(io, requests, shared.clone()).run());
+        let unless_open = AbortOnDrop(Some(driver.abort_handle()));
+        let channel = Channel { queue, shared };
+        let versions = negotiate(&channel).await?;
+        // Authentication belongs here: after the versions, before anything else (KIP-43, KIP-255).
+        unless_open.disarm();
+        Ok(Self { produce_version: versions.agree(&ProduceRequest::API), versions: Arc::new(versions), channel })
+    }
+}
+
+/// Ends the driver of a connection that did not come about.
+struct AbortOnDrop(Option<AbortHandle>);
+
+impl AbortOnDrop {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// ApiVersions in the newest version, and again in an older one if the broker says so (KIP-511). Kafka 2.2 and 2.3 refuse version 3 with an
+/// empty list: what they speak then is version 0 at least.
+async fn negotiate(channel: &Channel) -> Result<ApiVersionsResponse, Error> {
+    let request = ApiVersionsRequest { software_name: "penstock", software_version: env!("CARGO_PKG_VERSION") };
+    let api = ApiVersionsRequest::API;
+    let mut response = channel.send(&request, api.max, Duration::ZERO).await?;
+    if response.error == ErrorCode::UNSUPPORTED_VERSION {
+        let version = response.agree(&api).unwrap_or(0).min(api.max - 1);
+        response = channel.send(&request, version, Duration::ZERO).await?;
+    }
+    match response.error.ok() {
+        Ok(()) => Ok(response),
+        Err(code) => Err(Error::broker(api.name, code, None)),
+    }
+}

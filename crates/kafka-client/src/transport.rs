@@ -1,0 +1,128 @@
+//! Byte streams to brokers: TCP, TLS over it, or what a test puts in their place.
+
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+/// A byte stream to a broker.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// What [`Connector::connect`] returns.
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send + 'a>>;
+
+/// How a byte stream to `host:port` is opened (TCP, TLS, or a test's own).
+pub trait Connector: Send + Sync + fmt::Debug {
+    /// Resolves `host` and opens the stream. Called again for every connection, so that a name that has moved is found. Limits its own
+    /// time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the attempt.
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Connecting<'a>;
+}
+
+/// TCP, with TLS where it is configured. Every address a name resolves to is tried in turn (KIP-602), each within the time limit.
+pub(crate) struct TcpConnector {
+    tls: Option<TlsConnector>,
+    connect_timeout: Duration,
+}
+
+impl TcpConnector {
+    pub(crate) fn new(tls: Option<Arc<rustls::ClientConfig>>, connect_timeout: Duration) -> Self {
+        Self { tls: tls.map(TlsConnector::from), connect_timeout }
+    }
+
+    async fn open(&self, host: &str, address: std::net::SocketAddr) -> io::Result<Box<dyn Io>> {
+        let stream = TcpStream::connect(address).await?;
+        tune(&stream)?;
+        match &self.tls {
+            None => Ok(Box::new(stream)),
+            Some(tls) => {
+                let name = ServerName::try_from(host.to_owned())
+                    .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+                Ok(Box::new(tls.connect(name, stream).await?))
+            }
+        }
+    }
+}
+
+impl Connector for TcpConnector {
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Connecting<'a> {
+        Box::pin(async move {
+            let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
+            let resolved =
+                timeout(self.connect_timeout, lookup_host((host, port))).await.map_err(|_| timed_out())??;
+            let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            for address in resolved {
+                match timeout(self.connect_timeout, self.open(host, address)).await {
+                    Ok(Ok(stream)) => return Ok(stream),
+                    Ok(Err(e)) => failure = e,
+                    Err(_) => failure = timed_out(),
+                }
+            }
+            Err(failure)
+        })
+    }
+}
+
+impl fmt::Debug for TcpConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpConnector")
+            .field("tls", &self.tls.is_some())
+            .field("connect_timeout", &self.connect_timeout)
+            .finish()
+    }
+}
+
+/// Small frames leave at once, and a peer that is gone without a word is noticed even on an idle connection.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)),
+    )?;
+    // Bytes that nobody acknowledges end the connection after this, however long the kernel would retransmit.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))?;
+    Ok(())
+}
+
+/// `host:port`, also `[v6]:port`.
+pub(crate) fn parse_address(server: &str) -> Option<(&str, u16)> {
+    let (host, port) = server.trim().rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() || (host.contains(':') && !server.trim().starts_with('[')) {
+        return None;
+    }
+    Some((host, port.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_host_and_port() {
+        assert_eq!(parse_address("b-1.kafka:9092"), Some(("b-1.kafka", 9092)));
+        assert_eq!(parse_address(" [::1]:9092 "), Some(("::1", 9092)));
+        for wrong in ["b-1", "b-1:", ":9092", "b-1:70000", "::1:9092", ""] {
+            assert_eq!(parse_address(wrong), None, "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dead_address_does_not_hide_a_live_one() {
+        // `localhost` may resolve to ::1 first, where nothing listens.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let port = listener.local_addr().expect("bound").port();
+        let connector = TcpConnector::new(None, Duration::from_secs(10));
+        assert!(connector.connect("localhost", port).await.is_ok());
+    }
+}
