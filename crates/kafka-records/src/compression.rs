@@ -104,8 +104,7 @@ fn xerial(records: &[u8], out: &mut Shrunk) -> io::Result<()> {
     let mut block = vec![0; snap::raw::max_compress_len(XERIAL_BLOCK_BYTES)];
     for chunk in records.chunks(XERIAL_BLOCK_BYTES) {
         let len = encoder.compress(chunk, &mut block)?;
-        let prefix =
-            u32::try_from(len).expect("a block of 32 KiB compresses to about as much at the most");
+        let prefix = u32::try_from(len).expect("a block of 32 KiB compresses to about as much at the most");
         out.write_all(&prefix.to_be_bytes())?;
         out.write_all(&block[..len])?;
     }
@@ -114,9 +113,7 @@ fn xerial(records: &[u8], out: &mut Shrunk) -> io::Result<()> {
 
 fn lz4(records: &[u8], out: &mut Shrunk) -> io::Result<()> {
     use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
-    let info = FrameInfo::new()
-        .block_size(BlockSize::Max64KB)
-        .block_mode(BlockMode::Independent);
+    let info = FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent);
     let mut encoder = FrameEncoder::with_frame_info(info, out);
     encoder.write_all(records)?;
     encoder.finish()?;
@@ -163,25 +160,13 @@ impl Write for Shrunk {
 ///
 /// Memory follows the bytes that come out: no size in a frame is allocated before it is compared with what is left of
 /// `limit`.
-pub(crate) fn inflate(
-    codec: Compression,
-    compressed: &[u8],
-    limit: usize,
-) -> Result<Vec<u8>, DecodeError> {
+pub(crate) fn inflate(codec: Compression, compressed: &[u8], limit: usize) -> Result<Vec<u8>, DecodeError> {
     match codec {
         Compression::None => Ok(compressed.to_vec()),
         // As java.util.zip does, several members are read as one.
-        Compression::Gzip => read_bounded(
-            flate2::bufread::MultiGzDecoder::new(compressed),
-            compressed.len(),
-            limit,
-        ),
+        Compression::Gzip => read_bounded(flate2::bufread::MultiGzDecoder::new(compressed), compressed.len(), limit),
         Compression::Snappy => unsnap(compressed, limit),
-        Compression::Lz4 => read_bounded(
-            lz4_flex::frame::FrameDecoder::new(compressed),
-            compressed.len(),
-            limit,
-        ),
+        Compression::Lz4 => read_bounded(lz4_flex::frame::FrameDecoder::new(compressed), compressed.len(), limit),
         Compression::Zstd => unzstd(compressed, limit),
     }
     .map_err(|error| match error {
@@ -214,11 +199,7 @@ fn first_guess(compressed: usize, limit: usize) -> usize {
 }
 
 /// Reads `decoder` to its end, in a buffer that doubles up to `limit`.
-fn read_bounded(
-    mut decoder: impl Read,
-    compressed: usize,
-    limit: usize,
-) -> Result<Vec<u8>, Inflate> {
+fn read_bounded(mut decoder: impl Read, compressed: usize, limit: usize) -> Result<Vec<u8>, Inflate> {
     let mut out = vec![0; first_guess(compressed, limit)];
     let mut len = 0;
     loop {
@@ -252,18 +233,11 @@ fn unsnap(compressed: &[u8], limit: usize) -> Result<Vec<u8>, Inflate> {
         unsnap_block(&mut decoder, compressed, &mut out, limit)?;
         return Ok(out);
     }
-    let cut_off = || {
-        io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "the last snappy block is cut off",
-        )
-    };
+    let cut_off = || io::Error::new(io::ErrorKind::UnexpectedEof, "the last snappy block is cut off");
     let mut rest = compressed.get(XERIAL_HEADER.len()..).ok_or_else(cut_off)?;
     while !rest.is_empty() {
         let (prefix, behind) = rest.split_first_chunk().ok_or_else(cut_off)?;
-        let (block, behind) = behind
-            .split_at_checked(u32::from_be_bytes(*prefix) as usize)
-            .ok_or_else(cut_off)?;
+        let (block, behind) = behind.split_at_checked(u32::from_be_bytes(*prefix) as usize).ok_or_else(cut_off)?;
         unsnap_block(&mut decoder, block, &mut out, limit)?;
         rest = behind;
     }
@@ -280,11 +254,7 @@ fn unsnap_block(
     // A block begins with the length that it inflates to. Three bytes give 64 at the best, so what claims more lies.
     let claimed = snap::raw::decompress_len(block)?;
     if claimed / 64 > block.len() / 3 {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "a snappy block claims more than it can hold",
-        )
-        .into());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a snappy block claims more than it can hold").into());
     }
     if claimed > limit - out.len() {
         return Err(Inflate::TooLarge);

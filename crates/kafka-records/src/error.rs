@@ -19,9 +19,7 @@ pub enum DecodeError {
         magic: i8,
     },
     /// A batch length that leaves no room for the header.
-    #[error(
-        "record batch at byte {at} claims a length of {length} bytes, its header alone takes 49"
-    )]
+    #[error("record batch at byte {at} claims a length of {length} bytes, its header alone takes 49")]
     BatchLength {
         /// Where the batch begins.
         at: usize,
@@ -29,9 +27,7 @@ pub enum DecodeError {
         length: i32,
     },
     /// The bytes are not those that were written.
-    #[error(
-        "record batch at byte {at} has CRC32C {stored:#010x} in its header, its bytes have {computed:#010x}"
-    )]
+    #[error("record batch at byte {at} has CRC32C {stored:#010x} in its header, its bytes have {computed:#010x}")]
     Crc {
         /// Where the batch begins.
         at: usize,

@@ -17,9 +17,7 @@ pub struct HeaderBlock {
 impl HeaderBlock {
     /// No headers. Costs nothing per record.
     pub const fn none() -> &'static Self {
-        static NONE: HeaderBlock = HeaderBlock {
-            encoded: Bytes::new(),
-        };
+        static NONE: HeaderBlock = HeaderBlock { encoded: Bytes::new() };
         &NONE
     }
 
@@ -48,9 +46,7 @@ impl HeaderBlock {
         let mut encoded = Vec::with_capacity(varint::MAX_VARINT_BYTES + body.len());
         varint::push(&mut encoded, wire_len(count));
         encoded.extend_from_slice(&body);
-        Self {
-            encoded: encoded.into(),
-        }
+        Self { encoded: encoded.into() }
     }
 
     /// Headers as a record has them, which the caller has walked through.
@@ -60,16 +56,8 @@ impl HeaderBlock {
 
     /// The headers in order, keys and values. Keys are bytes here, for nothing makes a peer write UTF-8.
     pub fn iter(&self) -> Headers<'_> {
-        let (count, at) = if self.is_empty() {
-            (0, 0)
-        } else {
-            checked_varint(&self.encoded, 0)
-        };
-        Headers {
-            encoded: &self.encoded,
-            at,
-            left: count.cast_unsigned() as usize,
-        }
+        let (count, at) = if self.is_empty() { (0, 0) } else { checked_varint(&self.encoded, 0) };
+        Headers { encoded: &self.encoded, at, left: count.cast_unsigned() as usize }
     }
 
     /// How many headers there are.
@@ -137,9 +125,6 @@ fn checked_varint(encoded: &[u8], at: usize) -> (i64, usize) {
 }
 
 fn wire_len(len: usize) -> u64 {
-    assert!(
-        i32::try_from(len).is_ok(),
-        "Kafka counts headers and their bytes in 32 bits, {len} is too many"
-    );
+    assert!(i32::try_from(len).is_ok(), "Kafka counts headers and their bytes in 32 bits, {len} is too many");
     varint::zigzag_len(len)
 }

@@ -7,10 +7,9 @@ use crate::{
     Compression, DecodeError,
     compression::inflate,
     header::{
-        ATTRIBUTES, BASE_OFFSET, BASE_SEQUENCE, BASE_TIMESTAMP, BATCH_HEADER_BYTES, BATCH_LENGTH,
-        CODEC_MASK, CONTROL, CRC, LAST_OFFSET_DELTA, LEADER_EPOCH, LENGTH_PREFIX_BYTES,
-        LOG_APPEND_TIME, MAGIC, MAGIC_AT, MAX_TIMESTAMP, PRODUCER_EPOCH, PRODUCER_ID, RECORD_COUNT,
-        TRANSACTIONAL,
+        ATTRIBUTES, BASE_OFFSET, BASE_SEQUENCE, BASE_TIMESTAMP, BATCH_HEADER_BYTES, BATCH_LENGTH, CODEC_MASK, CONTROL,
+        CRC, LAST_OFFSET_DELTA, LEADER_EPOCH, LENGTH_PREFIX_BYTES, LOG_APPEND_TIME, MAGIC, MAGIC_AT, MAX_TIMESTAMP,
+        PRODUCER_EPOCH, PRODUCER_ID, RECORD_COUNT, TRANSACTIONAL,
     },
     records::{Numbering, Records},
 };
@@ -20,10 +19,7 @@ use crate::{
 /// A broker cuts the field off at the size that was asked for, so a truncated last batch ends the iteration quietly.
 /// A batch may begin before the offset that was fetched: it comes whole, the caller skips.
 pub fn batches(records: Bytes) -> Batches {
-    Batches {
-        rest: records,
-        at: 0,
-    }
+    Batches { rest: records, at: 0 }
 }
 
 /// Iterator over [`batches`]. Ends after the first error.
@@ -117,14 +113,10 @@ impl Batch {
         }
         let magic = rest[MAGIC_AT];
         if magic != MAGIC {
-            return Err(DecodeError::UnsupportedMagic {
-                at,
-                magic: magic.cast_signed(),
-            });
+            return Err(DecodeError::UnsupportedMagic { at, magic: magic.cast_signed() });
         }
         let length = i32::from_be_bytes(array(rest, BATCH_LENGTH));
-        let len =
-            usize::try_from(length).map_or(0, |length| length.saturating_add(LENGTH_PREFIX_BYTES));
+        let len = usize::try_from(length).map_or(0, |length| length.saturating_add(LENGTH_PREFIX_BYTES));
         if len < BATCH_HEADER_BYTES {
             return Err(DecodeError::BatchLength { at, length });
         }
@@ -140,11 +132,7 @@ impl Batch {
         let stored = u32::from_be_bytes(array(batch, CRC));
         let computed = crc_fast::crc32_iscsi(&batch[ATTRIBUTES..]);
         if stored != computed {
-            return Err(DecodeError::Crc {
-                at,
-                stored,
-                computed,
-            });
+            return Err(DecodeError::Crc { at, stored, computed });
         }
         let attributes = i16::from_be_bytes(array(batch, ATTRIBUTES));
         let codec = (attributes & CODEC_MASK) as u8;

@@ -56,27 +56,13 @@ pub struct Records {
 impl Records {
     pub(crate) fn new(bytes: Bytes, count: u32, numbering: Numbering) -> Result<Self, DecodeError> {
         if count as usize > bytes.len() / MIN_RECORD_BYTES {
-            return Err(DecodeError::RecordCount {
-                count,
-                bytes: bytes.len(),
-            });
+            return Err(DecodeError::RecordCount { count, bytes: bytes.len() });
         }
-        Ok(Self {
-            bytes,
-            at: 0,
-            index: 0,
-            count,
-            numbering,
-            ended: false,
-        })
+        Ok(Self { bytes, at: 0, index: 0, count, numbering, ended: false })
     }
 
     fn decode(&mut self) -> Result<ReadRecord, DecodeError> {
-        let mut fields = Fields {
-            bytes: &self.bytes,
-            at: self.at,
-            index: self.index,
-        };
+        let mut fields = Fields { bytes: &self.bytes, at: self.at, index: self.index };
         // The record's own end bounds every field in it.
         let (start, end) = fields.bytes("length")?;
         fields.at = start;
@@ -104,9 +90,7 @@ impl Records {
             timestamp: self.numbering.append_time.unwrap_or_else(timestamp),
             key: key.map(slice),
             value: value.map(slice),
-            headers: headers
-                .map(slice)
-                .map_or_else(HeaderBlock::default, HeaderBlock::from_checked),
+            headers: headers.map(slice).map_or_else(HeaderBlock::default, HeaderBlock::from_checked),
         };
         self.at = end;
         self.index += 1;
@@ -146,8 +130,7 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn varlong(&mut self, field: &'static str) -> Result<i64, DecodeError> {
-        let (value, end) = varint::get(self.bytes, self.at)
-            .map_err(|problem| self.error(self.at, field, problem))?;
+        let (value, end) = varint::get(self.bytes, self.at).map_err(|problem| self.error(self.at, field, problem))?;
         self.at = end;
         Ok(varint::unzigzag(value))
     }
@@ -203,11 +186,6 @@ impl Fields<'_> {
     }
 
     fn error(&self, at: usize, field: &'static str, problem: FieldProblem) -> DecodeError {
-        DecodeError::Record {
-            index: self.index,
-            at,
-            field,
-            problem,
-        }
+        DecodeError::Record { index: self.index, at, field, problem }
     }
 }

@@ -4,9 +4,9 @@ use crate::{
     Compression, DecodeError, HeaderBlock, Records,
     compression::{compress, inflate},
     header::{
-        ATTRIBUTES, BASE_OFFSET, BASE_SEQUENCE, BASE_TIMESTAMP, BATCH_HEADER_BYTES, BATCH_LENGTH,
-        CRC, LAST_OFFSET_DELTA, LEADER_EPOCH, LENGTH_PREFIX_BYTES, MAGIC, MAGIC_AT, MAX_TIMESTAMP,
-        PRODUCER_EPOCH, PRODUCER_ID, RECORD_COUNT,
+        ATTRIBUTES, BASE_OFFSET, BASE_SEQUENCE, BASE_TIMESTAMP, BATCH_HEADER_BYTES, BATCH_LENGTH, CRC,
+        LAST_OFFSET_DELTA, LEADER_EPOCH, LENGTH_PREFIX_BYTES, MAGIC, MAGIC_AT, MAX_TIMESTAMP, PRODUCER_EPOCH,
+        PRODUCER_ID, RECORD_COUNT,
     },
     records::Numbering,
     varint,
@@ -77,13 +77,7 @@ impl BatchBuilder {
     /// A buffer that comes back from [`ClosedBatch::stamp`] is best handed over as it is: `clear` would make its bytes
     /// count as uninitialised, and they would be zeroed again.
     pub fn new(buf: Vec<u8>) -> Self {
-        Self {
-            buf,
-            end: BATCH_HEADER_BYTES,
-            count: 0,
-            base_timestamp: 0,
-            max_timestamp: i64::MIN,
-        }
+        Self { buf, end: BATCH_HEADER_BYTES, count: 0, base_timestamp: 0, max_timestamp: i64::MIN }
     }
 
     /// Frames `record` behind the others: the one copy of a payload that is ours.
@@ -176,18 +170,12 @@ impl BatchBuilder {
     #[inline(never)]
     fn grow(&mut self, bound: usize) {
         let needed = self.end + bound;
-        assert!(
-            needed <= MAX_BATCH_BYTES,
-            "a record batch of {needed} bytes or more passes what Kafka can count"
-        );
-        let mut target = needed
-            .max(2 * self.buf.len())
-            .clamp(INITIAL_BYTES, MAX_BATCH_BYTES);
+        assert!(needed <= MAX_BATCH_BYTES, "a record batch of {needed} bytes or more passes what Kafka can count");
+        let mut target = needed.max(2 * self.buf.len()).clamp(INITIAL_BYTES, MAX_BATCH_BYTES);
         if needed <= self.buf.capacity() {
             target = target.min(self.buf.capacity());
         }
-        self.buf
-            .reserve_exact(target.saturating_sub(self.buf.len()));
+        self.buf.reserve_exact(target.saturating_sub(self.buf.len()));
         self.buf.resize(target, 0);
     }
 }
@@ -204,10 +192,7 @@ impl<'a> Field<'a> {
     #[inline]
     fn new(bytes: Option<&'a [u8]>) -> Self {
         match bytes {
-            Some(bytes) => Self {
-                bytes,
-                len: varint::zigzag_len(bytes.len()),
-            },
+            Some(bytes) => Self { bytes, len: varint::zigzag_len(bytes.len()) },
             None => Self { bytes: &[], len: 1 },
         }
     }
@@ -221,11 +206,7 @@ impl<'a> Field<'a> {
     fn put(self, out: &mut [u8], at: usize) -> usize {
         let at = varint::put(out, at, self.len);
         // An unkeyed record should not pay for a copy of nothing.
-        if self.bytes.is_empty() {
-            at
-        } else {
-            put_bytes(out, at, self.bytes)
-        }
+        if self.bytes.is_empty() { at } else { put_bytes(out, at, self.bytes) }
     }
 }
 
@@ -263,11 +244,7 @@ pub struct Stamp {
 
 impl Stamp {
     /// No identity: the batch is written without idempotence.
-    pub const NONE: Self = Self {
-        producer_id: -1,
-        producer_epoch: -1,
-        base_sequence: -1,
-    };
+    pub const NONE: Self = Self { producer_id: -1, producer_epoch: -1, base_sequence: -1 };
 }
 
 impl ClosedBatch {
@@ -315,13 +292,12 @@ impl ClosedBatch {
     ///
     /// Base offset and leader epoch are the broker's to fill in; a producer sends 0 and −1.
     pub fn stamp(mut self, stamp: Stamp) -> Vec<u8> {
-        let length = i32::try_from(self.buf.len() - LENGTH_PREFIX_BYTES)
-            .expect("grow and compress keep to MAX_BATCH_BYTES");
+        let length =
+            i32::try_from(self.buf.len() - LENGTH_PREFIX_BYTES).expect("grow and compress keep to MAX_BATCH_BYTES");
         let last_offset_delta = self.last_offset_delta();
         let attributes = i16::from(self.compression.id());
 
-        let mut put =
-            |at: usize, bytes: &[u8]| self.buf[at..at + bytes.len()].copy_from_slice(bytes);
+        let mut put = |at: usize, bytes: &[u8]| self.buf[at..at + bytes.len()].copy_from_slice(bytes);
         put(BASE_OFFSET, &0_i64.to_be_bytes());
         put(BATCH_LENGTH, &length.to_be_bytes());
         put(LEADER_EPOCH, &(-1_i32).to_be_bytes());
@@ -341,7 +317,6 @@ impl ClosedBatch {
     }
 
     fn last_offset_delta(&self) -> i32 {
-        i32::try_from(self.count.saturating_sub(1))
-            .expect("each record takes seven of MAX_BATCH_BYTES")
+        i32::try_from(self.count.saturating_sub(1)).expect("each record takes seven of MAX_BATCH_BYTES")
     }
 }

@@ -33,18 +33,11 @@ fn read_all(bytes: Bytes) -> Result<usize, DecodeError> {
         for record in batch.records(MAX_INFLATED)? {
             let record = record?;
             assert!((batch.base_offset..batch.next_offset()).contains(&record.offset));
+            in_batch += record.key.map_or(0, |key| key.len()) + record.value.map_or(0, |value| value.len());
             in_batch +=
-                record.key.map_or(0, |key| key.len()) + record.value.map_or(0, |value| value.len());
-            in_batch += record
-                .headers
-                .iter()
-                .map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len))
-                .sum::<usize>();
+                record.headers.iter().map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len)).sum::<usize>();
         }
-        assert!(
-            in_batch <= limit,
-            "{in_batch} bytes out of a batch that may hold {limit}"
-        );
+        assert!(in_batch <= limit, "{in_batch} bytes out of a batch that may hold {limit}");
         total += in_batch;
     }
     Ok(total)
@@ -57,10 +50,7 @@ fn sample(codec: Compression) -> Vec<u8> {
             timestamp: 1_700_000_000_000 + i,
             key: (i % 2 == 0).then(|| b"key".to_vec()),
             value: Some(b"a value that repeats itself ".repeat(i as usize)),
-            headers: vec![
-                ("name".to_owned(), Some(b"value".to_vec())),
-                ("null".to_owned(), None),
-            ],
+            headers: vec![("name".to_owned(), Some(b"value".to_vec())), ("null".to_owned(), None)],
         })
         .collect();
     batch_of(&records, codec).stamp(Stamp::NONE)
@@ -128,12 +118,7 @@ proptest! {
 
 #[test]
 fn a_bomb_stops_at_the_bound_with_every_codec() {
-    let bomb = [Owned {
-        timestamp: 0,
-        key: None,
-        value: Some(vec![0; 8 << 20]),
-        headers: Vec::new(),
-    }];
+    let bomb = [Owned { timestamp: 0, key: None, value: Some(vec![0; 8 << 20]), headers: Vec::new() }];
     for codec in &CODECS[1..] {
         let bytes = Bytes::from(batch_of(&bomb, *codec).stamp(Stamp::NONE));
         assert!(bytes.len() < 1 << 20, "{codec}: {}", bytes.len());
@@ -155,17 +140,8 @@ fn the_bound_is_exact() {
         let plain = sample(Compression::None).len() - RECORDS;
         let batch = batches(sample(*codec).into()).next().unwrap().unwrap();
         assert_eq!(batch.compression, *codec);
-        assert_eq!(
-            batch.records(plain).unwrap().map(Result::unwrap).count(),
-            40
-        );
-        assert!(
-            matches!(
-                batch.records(plain - 1),
-                Err(DecodeError::InflatedTooLarge { .. })
-            ),
-            "{codec}"
-        );
+        assert_eq!(batch.records(plain).unwrap().map(Result::unwrap).count(), 40);
+        assert!(matches!(batch.records(plain - 1), Err(DecodeError::InflatedTooLarge { .. })), "{codec}");
     }
 }
 
@@ -174,20 +150,11 @@ fn sizes_that_a_frame_claims_are_not_allocated() {
     // A bare snappy block that claims 4 GiB − 1, and a zstd frame that claims 2^62 bytes. The bound would let both through.
     for (codec, frame) in [
         (Compression::Snappy, &b"\xff\xff\xff\xff\x0f\x00a"[..]),
-        (
-            Compression::Zstd,
-            &b"\x28\xb5\x2f\xfd\xe0\0\0\0\0\0\0\0\x40\x01\0\0"[..],
-        ),
+        (Compression::Zstd, &b"\x28\xb5\x2f\xfd\xe0\0\0\0\0\0\0\0\x40\x01\0\0"[..]),
     ] {
-        let batch = batches(batch_with(codec, 1, frame))
-            .next()
-            .unwrap()
-            .unwrap();
+        let batch = batches(batch_with(codec, 1, frame)).next().unwrap().unwrap();
         let error = batch.records(usize::MAX).unwrap_err();
-        assert!(
-            matches!(error, DecodeError::Inflate { .. }),
-            "{codec}: {error}"
-        );
+        assert!(matches!(error, DecodeError::Inflate { .. }), "{codec}: {error}");
     }
 }
 
@@ -204,18 +171,10 @@ fn changes_in_front_of_what_the_crc_covers_are_survived() {
 #[test]
 fn one_snappy_block_without_the_stream_around_it_is_read() {
     let plain = sample(Compression::None);
-    let block = snap::raw::Encoder::new()
-        .compress_vec(&plain[RECORDS..])
-        .unwrap();
-    let batch = batches(batch_with(Compression::Snappy, 40, &block))
-        .next()
-        .unwrap()
-        .unwrap();
+    let block = snap::raw::Encoder::new().compress_vec(&plain[RECORDS..]).unwrap();
+    let batch = batches(batch_with(Compression::Snappy, 40, &block)).next().unwrap().unwrap();
     // The template's last offset delta is that of the same 40 records.
-    assert_eq!(
-        batch.records(1 << 20).unwrap().map(Result::unwrap).count(),
-        40
-    );
+    assert_eq!(batch.records(1 << 20).unwrap().map(Result::unwrap).count(), 40);
 }
 
 #[test]
@@ -225,10 +184,7 @@ fn old_message_formats_are_named() {
         batch[MAGIC] = magic as u8;
         let mut read = batches(batch.into());
         let error = read.next().unwrap().unwrap_err();
-        assert!(
-            matches!(error, DecodeError::UnsupportedMagic { at: 0, magic: found } if found == magic),
-            "{error}"
-        );
+        assert!(matches!(error, DecodeError::UnsupportedMagic { at: 0, magic: found } if found == magic), "{error}");
         assert!(read.next().is_none(), "an error ends the iteration");
     }
 }
@@ -244,35 +200,15 @@ fn header_fields_that_contradict_are_refused() {
         }
         read_all(batch.into()).unwrap_err().to_string()
     };
-    assert_eq!(
-        change(0, &(-1_i64).to_be_bytes()),
-        "record batch at byte 0 has base offset -1"
-    );
-    assert_eq!(
-        change(0, &i64::MAX.to_be_bytes()),
-        "record batch at byte 0 has base offset 9223372036854775807"
-    );
+    assert_eq!(change(0, &(-1_i64).to_be_bytes()), "record batch at byte 0 has base offset -1");
+    assert_eq!(change(0, &i64::MAX.to_be_bytes()), "record batch at byte 0 has base offset 9223372036854775807");
     for length in [-1, i32::MIN, 0, 48] {
-        assert!(
-            change(LENGTH, &length.to_be_bytes()).contains(&format!("a length of {length} bytes"))
-        );
+        assert!(change(LENGTH, &length.to_be_bytes()).contains(&format!("a length of {length} bytes")));
     }
-    assert_eq!(
-        change(ATTRIBUTES, &[0, 5]),
-        "record batch at byte 0 has unknown compression 5"
-    );
-    assert_eq!(
-        change(LAST_OFFSET_DELTA, &(-1_i32).to_be_bytes()),
-        "record batch at byte 0 has last offset delta -1"
-    );
-    assert_eq!(
-        change(COUNT, &(-1_i32).to_be_bytes()),
-        "record batch at byte 0 has record count -1"
-    );
-    assert!(
-        change(COUNT, &i32::MAX.to_be_bytes())
-            .starts_with("record batch claims 2147483647 records in")
-    );
+    assert_eq!(change(ATTRIBUTES, &[0, 5]), "record batch at byte 0 has unknown compression 5");
+    assert_eq!(change(LAST_OFFSET_DELTA, &(-1_i32).to_be_bytes()), "record batch at byte 0 has last offset delta -1");
+    assert_eq!(change(COUNT, &(-1_i32).to_be_bytes()), "record batch at byte 0 has record count -1");
+    assert!(change(COUNT, &i32::MAX.to_be_bytes()).starts_with("record batch claims 2147483647 records in"));
 }
 
 #[test]
@@ -283,10 +219,7 @@ fn the_position_of_an_error_counts_from_the_start_of_the_field() {
     let mut read = batches([&good[..], &bad[..], &good[..]].concat().into());
     assert!(read.next().unwrap().is_ok());
     let error = read.next().unwrap().unwrap_err();
-    assert!(
-        matches!(error, DecodeError::Crc { at, .. } if at == good.len()),
-        "{error}"
-    );
+    assert!(matches!(error, DecodeError::Crc { at, .. } if at == good.len()), "{error}");
     assert!(read.next().is_none());
 }
 
@@ -299,11 +232,7 @@ fn record_fields_that_do_not_fit_are_named() {
         (&[1, 0, 0, 0, 1, 1, 0], "length", OutOfRange(-1)),
         (&[14, 0, 0, 0, 1, 1, 0], "length", CutOff),
         (&[0, 0, 0, 0, 1, 1, 0], "attributes", CutOff),
-        (
-            &[12, 0, 0x80, 0x80, 0x80, 0x80, 0x80],
-            "timestamp delta",
-            CutOff,
-        ),
+        (&[12, 0, 0x80, 0x80, 0x80, 0x80, 0x80], "timestamp delta", CutOff),
         (&[12, 0, 0, 1, 1, 1, 0], "offset delta", OutOfRange(-1)),
         (&[12, 0, 0, 80, 1, 1, 0], "offset delta", OutOfRange(40)),
         (&[12, 0, 0, 0, 3, 1, 0], "key", OutOfRange(-2)),
@@ -311,17 +240,10 @@ fn record_fields_that_do_not_fit_are_named() {
         (&[12, 0, 0, 0, 1, 1, 1], "header count", OutOfRange(-1)),
         (&[12, 0, 0, 0, 1, 1, 2], "header key", CutOff),
         (&[14, 0, 0, 0, 1, 1, 0, 0], "length", Slack(1)),
-        (
-            &[24, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0],
-            "offset delta",
-            Overlong,
-        ),
+        (&[24, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0], "offset delta", Overlong),
     ];
     for (bytes, name, reason) in cases {
-        let batch = batches(batch_with(Compression::None, 1, bytes))
-            .next()
-            .unwrap()
-            .unwrap();
+        let batch = batches(batch_with(Compression::None, 1, bytes)).next().unwrap().unwrap();
         let mut records = batch.records(0).unwrap();
         let error = records.next().unwrap().unwrap_err();
         assert!(
@@ -338,31 +260,14 @@ fn bytes_behind_the_last_record_are_refused() {
     let batch = batches(bytes).next().unwrap().unwrap();
     let mut records = batch.records(0).unwrap();
     assert!(records.next().unwrap().is_ok());
-    assert!(matches!(
-        records.next(),
-        Some(Err(DecodeError::TrailingBytes { bytes: 2 }))
-    ));
+    assert!(matches!(records.next(), Some(Err(DecodeError::TrailingBytes { bytes: 2 }))));
     assert!(records.next().is_none());
 }
 
 #[test]
 fn a_count_of_headers_takes_no_memory() {
-    let bytes = batch_with(
-        Compression::None,
-        1,
-        &[20, 0, 0, 0, 1, 1, 0xfe, 0xff, 0xff, 0xff, 0x0f],
-    );
+    let bytes = batch_with(Compression::None, 1, &[20, 0, 0, 0, 1, 1, 0xfe, 0xff, 0xff, 0xff, 0x0f]);
     let batch = batches(bytes).next().unwrap().unwrap();
     let error = batch.records(0).unwrap().next().unwrap().unwrap_err();
-    assert!(
-        matches!(
-            error,
-            DecodeError::Record {
-                field: "header key",
-                problem: FieldProblem::CutOff,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, DecodeError::Record { field: "header key", problem: FieldProblem::CutOff, .. }), "{error}");
 }

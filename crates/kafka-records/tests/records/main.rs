@@ -7,13 +7,8 @@ mod round_trip;
 
 use kafka_records::{BatchBuilder, ClosedBatch, Compression, HeaderBlock, Record};
 
-const CODECS: [Compression; 5] = [
-    Compression::None,
-    Compression::Gzip,
-    Compression::Snappy,
-    Compression::Lz4,
-    Compression::Zstd,
-];
+const CODECS: [Compression; 5] =
+    [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
 
 /// A record that owns its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,11 +21,7 @@ struct Owned {
 
 impl Owned {
     fn header_block(&self) -> HeaderBlock {
-        HeaderBlock::new(
-            self.headers
-                .iter()
-                .map(|(key, value)| (key.as_str(), value.as_deref())),
-        )
+        HeaderBlock::new(self.headers.iter().map(|(key, value)| (key.as_str(), value.as_deref())))
     }
 
     fn append_to(&self, builder: &mut BatchBuilder) {
@@ -63,9 +54,7 @@ fn owned(record: &kafka_records::ReadRecord) -> Owned {
             .headers
             .iter()
             .map(|(key, value)| {
-                let key = std::str::from_utf8(key)
-                    .expect("the tests write UTF-8")
-                    .to_owned();
+                let key = std::str::from_utf8(key).expect("the tests write UTF-8").to_owned();
                 (key, value.map(<[u8]>::to_vec))
             })
             .collect(),

@@ -2,18 +2,12 @@
 
 use bytes::Bytes;
 use kafka_protocol::records::{RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions};
-use kafka_records::{
-    BATCH_HEADER_BYTES, Batch, BatchBuilder, Compression, HeaderBlock, Record, Stamp, batches,
-};
+use kafka_records::{BATCH_HEADER_BYTES, Batch, BatchBuilder, Compression, HeaderBlock, Record, Stamp, batches};
 use proptest::{collection::vec, option, prelude::*};
 
 use crate::{CODECS, Owned, batch_of, owned};
 
-const STAMP: Stamp = Stamp {
-    producer_id: 4711,
-    producer_epoch: 3,
-    base_sequence: 77,
-};
+const STAMP: Stamp = Stamp { producer_id: 4711, producer_epoch: 3, base_sequence: 77 };
 
 /// Text that compresses, so that the codecs have something to do, and bytes that do not; sizes around every varint step.
 fn payload() -> impl Strategy<Value = Vec<u8>> {
@@ -31,18 +25,8 @@ fn record() -> impl Strategy<Value = Owned> {
         1 => any::<i64>(),
     ];
     let header = (".{0,8}|dup", option::of(vec(any::<u8>(), 0..20)));
-    (
-        timestamp,
-        option::of(payload()),
-        option::of(payload()),
-        vec(header, 0..4),
-    )
-        .prop_map(|(timestamp, key, value, headers)| Owned {
-            timestamp,
-            key,
-            value,
-            headers,
-        })
+    (timestamp, option::of(payload()), option::of(payload()), vec(header, 0..4))
+        .prop_map(|(timestamp, key, value, headers)| Owned { timestamp, key, value, headers })
 }
 
 fn read_one(bytes: Vec<u8>) -> Batch {
@@ -138,47 +122,24 @@ proptest! {
 }
 
 fn plain(timestamp: i64, value: &[u8]) -> Owned {
-    Owned {
-        timestamp,
-        key: None,
-        value: Some(value.to_vec()),
-        headers: Vec::new(),
-    }
+    Owned { timestamp, key: None, value: Some(value.to_vec()), headers: Vec::new() }
 }
 
 #[test]
 fn null_and_empty_stay_apart_and_duplicate_headers_stay_in_order() {
     let header = |key: &str, value: Option<&[u8]>| (key.to_owned(), value.map(<[u8]>::to_vec));
     let records = [
+        Owned { timestamp: 5, key: None, value: None, headers: Vec::new() },
+        Owned { timestamp: 5, key: Some(Vec::new()), value: Some(Vec::new()), headers: Vec::new() },
         Owned {
             timestamp: 5,
             key: None,
             value: None,
-            headers: Vec::new(),
-        },
-        Owned {
-            timestamp: 5,
-            key: Some(Vec::new()),
-            value: Some(Vec::new()),
-            headers: Vec::new(),
-        },
-        Owned {
-            timestamp: 5,
-            key: None,
-            value: None,
-            headers: vec![
-                header("b", Some(b"2")),
-                header("a", None),
-                header("b", Some(b"1")),
-                header("", Some(b"")),
-            ],
+            headers: vec![header("b", Some(b"2")), header("a", None), header("b", Some(b"1")), header("", Some(b""))],
         },
     ];
-    let read: Vec<Owned> = batch_of(&records, Compression::None)
-        .records()
-        .unwrap()
-        .map(|record| owned(&record.unwrap()))
-        .collect();
+    let read: Vec<Owned> =
+        batch_of(&records, Compression::None).records().unwrap().map(|record| owned(&record.unwrap())).collect();
     assert_eq!(read, records);
     assert_eq!(records[2].header_block().len(), 4);
     assert!(HeaderBlock::new([]).is_empty());
@@ -186,18 +147,10 @@ fn null_and_empty_stay_apart_and_duplicate_headers_stay_in_order() {
 
 #[test]
 fn any_two_timestamps_have_a_difference() {
-    for timestamps in [
-        [i64::MAX, i64::MIN],
-        [i64::MIN, i64::MAX],
-        [0, i64::MIN],
-        [-1, 1],
-    ] {
+    for timestamps in [[i64::MAX, i64::MIN], [i64::MIN, i64::MAX], [0, i64::MIN], [-1, 1]] {
         let records = timestamps.map(|timestamp| plain(timestamp, b"v"));
-        let read: Vec<Owned> = batch_of(&records, Compression::None)
-            .records()
-            .unwrap()
-            .map(|record| owned(&record.unwrap()))
-            .collect();
+        let read: Vec<Owned> =
+            batch_of(&records, Compression::None).records().unwrap().map(|record| owned(&record.unwrap())).collect();
         assert_eq!(read, records);
     }
 }
@@ -210,9 +163,7 @@ fn a_recycled_buffer_keeps_its_allocation_and_leaves_no_trace_of_its_content() {
     let mut builder = BatchBuilder::new(first);
     assert!(builder.is_empty());
     assert_eq!(builder.capacity(), capacity);
-    records
-        .iter()
-        .for_each(|record| record.append_to(&mut builder));
+    records.iter().for_each(|record| record.append_to(&mut builder));
     let again = builder.close(Compression::None).stamp(STAMP);
     assert_eq!((again.as_ptr(), again.capacity()), (address, capacity));
     assert_eq!(again, batch_of(&records, Compression::None).stamp(STAMP));
@@ -245,18 +196,11 @@ fn what_does_not_shrink_stays_uncompressed() {
     for codec in CODECS {
         let closed = batch_of(&[plain(1, &noise)], codec);
         assert_eq!(closed.compression(), Compression::None, "{codec}");
-        assert_eq!(
-            owned(&closed.records().unwrap().next().unwrap().unwrap()),
-            plain(1, &noise)
-        );
+        assert_eq!(owned(&closed.records().unwrap().next().unwrap().unwrap()), plain(1, &noise));
 
         let closed = batch_of(&[plain(1, &[b'x'; 5_000])], codec);
         assert_eq!(closed.compression(), codec);
-        assert!(
-            codec == Compression::None || closed.len() < 1_000,
-            "{codec}: {}",
-            closed.len()
-        );
+        assert!(codec == Compression::None || closed.len() < 1_000, "{codec}: {}", closed.len());
     }
 }
 
@@ -289,11 +233,7 @@ fn batches_follow_one_another_and_a_truncated_last_one_ends_them_quietly() {
     assert_eq!(batches(both.clone()).map(Result::unwrap).count(), 2);
     for end in 0..both.len() {
         let whole = usize::from(end >= one.len());
-        assert_eq!(
-            batches(both.slice(..end)).map(Result::unwrap).count(),
-            whole,
-            "cut at {end}"
-        );
+        assert_eq!(batches(both.slice(..end)).map(Result::unwrap).count(), whole, "cut at {end}");
     }
 }
 
@@ -301,13 +241,6 @@ fn batches_follow_one_another_and_a_truncated_last_one_ends_them_quietly() {
 fn uncompressed_records_are_slices_of_the_input() {
     let bytes = Bytes::from(batch_of(&[plain(1, b"payload")], Compression::None).stamp(STAMP));
     let batch = batches(bytes.clone()).next().unwrap().unwrap();
-    let value = batch
-        .records(0)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .value
-        .unwrap();
+    let value = batch.records(0).unwrap().next().unwrap().unwrap().value.unwrap();
     assert!(bytes.as_ptr_range().contains(&value.as_ptr()));
 }
