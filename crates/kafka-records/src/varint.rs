@@ -29,11 +29,14 @@ pub(crate) const fn zigzag_len(len: usize) -> u64 {
 /// Bytes that `zigzagged` takes on the wire.
 #[inline]
 pub(crate) const fn encoded_len(zigzagged: u64) -> usize {
-    if zigzagged < 0x80 {
-        return 1;
+    if zigzagged < 1 << 7 {
+        1
+    } else if zigzagged < 1 << 14 {
+        2
+    } else {
+        // ⌈significant bits / 7⌉ for up to 64 bits, as a multiplication.
+        ((70 - zigzagged.leading_zeros() as usize) * 37) >> 8
     }
-    // ⌈significant bits / 7⌉ for 8 to 64 bits, as a multiplication.
-    ((70 - zigzagged.leading_zeros() as usize) * 37) >> 8
 }
 
 /// Writes `zigzagged` at `out[at..]`, returns where the next byte goes.
@@ -41,8 +44,23 @@ pub(crate) const fn encoded_len(zigzagged: u64) -> usize {
 /// # Panics
 /// If `out` ends before the varint does.
 #[inline]
-pub(crate) fn put(out: &mut [u8], mut at: usize, mut zigzagged: u64) -> usize {
-    while zigzagged >= 0x80 {
+pub(crate) fn put(out: &mut [u8], at: usize, zigzagged: u64) -> usize {
+    // Most lengths and deltas take one byte or two: straight code for those.
+    if zigzagged < 1 << 7 {
+        out[at] = zigzagged as u8;
+        at + 1
+    } else if zigzagged < 1 << 14 {
+        let bytes = [zigzagged as u8 | 0x80, (zigzagged >> 7) as u8];
+        out[at..at + 2].copy_from_slice(&bytes);
+        at + 2
+    } else {
+        put_long(out, at, zigzagged)
+    }
+}
+
+#[inline(never)]
+fn put_long(out: &mut [u8], mut at: usize, mut zigzagged: u64) -> usize {
+    while zigzagged >= 1 << 7 {
         out[at] = zigzagged as u8 | 0x80;
         zigzagged >>= 7;
         at += 1;
@@ -95,14 +113,7 @@ mod tests {
 
     #[test]
     fn zigzag_keeps_small_magnitudes_small_and_is_reversible() {
-        for (value, expected) in [
-            (0, 0),
-            (-1, 1),
-            (1, 2),
-            (-2, 3),
-            (i64::MAX, u64::MAX - 1),
-            (i64::MIN, u64::MAX),
-        ] {
+        for (value, expected) in [(0, 0), (-1, 1), (1, 2), (-2, 3), (i64::MAX, u64::MAX - 1), (i64::MIN, u64::MAX)] {
             assert_eq!(zigzag(value), expected);
             assert_eq!(unzigzag(expected), value);
         }
@@ -111,13 +122,7 @@ mod tests {
 
     #[test]
     fn more_than_64_bits_are_refused() {
-        assert_eq!(
-            get(
-                &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
-                0
-            ),
-            Err(FieldProblem::Overlong)
-        );
+        assert_eq!(get(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2], 0), Err(FieldProblem::Overlong));
         assert_eq!(get(&[0x80; 11], 0), Err(FieldProblem::Overlong));
     }
 }
