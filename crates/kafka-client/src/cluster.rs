@@ -14,7 +14,7 @@ pub use brokers::BrokerStats;
 pub use read::{Fetched, ListedOffset, OffsetSpec};
 
 use crate::{
-    Broker, Config, Connection, Error, Metadata, ProducerIdentity, TopicInfo,
+    Broker, Config, Connection, Error, ErrorCode, Metadata, ProducerIdentity, TopicInfo,
     messages::{InitProducerIdRequest, Request},
     metadata::{self, Doubts},
 };
@@ -288,7 +288,12 @@ impl Core {
 
     /// Retries until the request timeout has passed.
     fn retry(self: &Arc<Self>) -> Retry {
-        Retry { core: self.clone(), failures: 0, deadline: Instant::now() + self.config().request_timeout }
+        Retry {
+            core: self.clone(),
+            failures: 0,
+            generation: *self.generation.borrow(),
+            deadline: Instant::now() + self.config().request_timeout,
+        }
     }
 }
 
@@ -296,6 +301,8 @@ impl Core {
 struct Retry {
     core: Arc<Core>,
     failures: u32,
+    /// The snapshot that the last attempt went by.
+    generation: u64,
     deadline: Instant,
 }
 
@@ -306,11 +313,18 @@ impl Retry {
         if !error.is_retriable() || Instant::now() + pause >= self.deadline {
             return Err(error);
         }
-        if error.invalidates_metadata() {
-            self.core.request_refresh();
-        }
         self.failures += 1;
-        sleep(pause).await;
+        if error.invalidates_metadata() || error.code() == Some(ErrorCode::NOT_CONTROLLER) {
+            self.core.request_refresh();
+            sleep(pause).await;
+            // A retry by the same metadata would end the same way; a hint may have brought newer one already.
+            let mut generation = self.core.generation.subscribe();
+            let limit = self.deadline.min(Instant::now() + Duration::from_secs(1));
+            let _ = timeout_at(limit, generation.wait_for(|newest| *newest > self.generation)).await;
+        } else {
+            sleep(pause).await;
+        }
+        self.generation = *self.core.generation.borrow();
         Ok(())
     }
 }

@@ -63,8 +63,8 @@ impl Connection {
     /// answered, the request timed out (then the connection is poisoned) or the connection ended. The batches' bytes are
     /// handed to the socket as they are, by reference.
     ///
-    /// The limit for the answer is the configured request timeout, or 5 s more than the request's own timeout if that is longer: the broker
-    /// may rightly wait that long for its replicas.
+    /// The limit for the answer is one and a half times the request's own timeout: the broker may rightly wait that long for its
+    /// replicas, and a caller with a delivery deadline wants to know of a silent connection while there is time to try again.
     pub fn produce(&self, request: ProduceRequest) -> PendingProduce {
         let version = match self.produce_version {
             // Without an id the topic can be named only by name (event brokers that speak 13 but hand out no ids).
@@ -75,7 +75,7 @@ impl Connection {
             }
             version => version,
         };
-        PendingProduce(self.start(&request, version, request.timeout))
+        PendingProduce(self.start(&request, version, request.timeout * 3 / 2))
     }
 
     /// Sends a request in the newest version that both sides speak, at most `max_version`. `broker_wait`: how long the broker may
@@ -86,16 +86,17 @@ impl Connection {
         R::Response: Send + 'static,
     {
         let api = messages::Api { max: R::API.max.min(max_version), ..R::API };
-        self.start(request, self.versions.agree(&api), broker_wait)
+        let limit = self.channel.shared.settings.request_timeout.max(broker_wait + BROKER_WAIT_MARGIN);
+        self.start(request, self.versions.agree(&api), limit)
     }
 
-    fn start<R>(&self, request: &R, version: Option<i16>, broker_wait: Duration) -> Pending<R::Response>
+    fn start<R>(&self, request: &R, version: Option<i16>, limit: Duration) -> Pending<R::Response>
     where
         R: Request + 'static,
         R::Response: Send + 'static,
     {
         match version {
-            Some(version) => self.channel.send(request, version, broker_wait),
+            Some(version) => self.channel.send(request, version, limit),
             None => Pending::failed(Error::Unsupported { api: R::API.name }),
         }
     }
@@ -185,25 +186,23 @@ impl fmt::Debug for Shared {
 }
 
 impl Channel {
-    fn send<R>(&self, request: &R, version: i16, broker_wait: Duration) -> Pending<R::Response>
+    /// `limit`: for the answer, from when the first byte is written.
+    fn send<R>(&self, request: &R, version: i16, limit: Duration) -> Pending<R::Response>
     where
         R: Request + 'static,
         R::Response: Send + 'static,
     {
         let settings = &self.shared.settings;
         let correlation_id = self.shared.next_correlation_id.fetch_add(1, Relaxed);
-        let frame = match messages::encode_frame(request, version, correlation_id, &settings.client_id) {
-            Ok(frame) => frame,
-            Err(_) => {
-                return Pending::failed(Error::InvalidRequest("a field is longer than the protocol allows"));
-            }
+        let Ok(frame) = messages::encode_frame(request, version, correlation_id, &settings.client_id) else {
+            return Pending::failed(Error::InvalidRequest("a field is longer than the protocol allows"));
         };
         let (answer, pending) = oneshot::channel();
         let outgoing = Outgoing {
             frame,
             waiter: Waiter {
                 correlation_id,
-                timeout: settings.request_timeout.max(broker_wait + BROKER_WAIT_MARGIN),
+                timeout: limit,
                 max_answer_bytes: R::max_answer_bytes(settings.max_frame_bytes),
                 then: Box::new(TypedAnswer::<R> { version, answer }),
             },

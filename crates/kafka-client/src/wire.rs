@@ -380,8 +380,10 @@ impl Writer {
     /// Bytes, by reference: they are not copied, the frame holds them.
     pub fn bytes_by_reference(&mut self, bytes: &Bytes) {
         self.length(Some(bytes.len()), true);
-        self.foreign_bytes += bytes.len();
-        self.foreign.push((self.own.len(), bytes.clone()));
+        if !bytes.is_empty() {
+            self.foreign_bytes += bytes.len();
+            self.foreign.push((self.own.len(), bytes.clone()));
+        }
     }
 
     /// An array's count; its elements follow.

@@ -46,6 +46,9 @@ pub(super) struct Brokers {
     bootstrap: Arc<Traffic>,
 }
 
+/// How many brokers that are no longer in the metadata are remembered: their counters, and how long not to dial them.
+const MAX_GONE: usize = 64;
+
 /// One broker's connections.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -237,9 +240,8 @@ impl Brokers {
     /// A connection for one request that the broker may hold.
     pub(super) async fn slow(self: &Arc<Self>, broker: &Broker) -> Result<Lent, Error> {
         let node = self.node(broker.id);
-        let permit = match node.slow_permits.clone().acquire_owned().await {
-            Ok(permit) => permit,
-            Err(_) => return Err(Error::ShutDown),
+        let Ok(permit) = node.slow_permits.clone().acquire_owned().await else {
+            return Err(Error::ShutDown);
         };
         let idle = {
             let mut idle = lock(&node.slow_idle);
@@ -275,19 +277,29 @@ impl Brokers {
     /// that do not answer.
     pub(super) fn in_order(&self, known: &HashMap<i32, Broker>, avoid: Option<i32>) -> Vec<Broker> {
         let now = Instant::now();
+        let nodes = lock(&self.nodes);
         let mut brokers: Vec<_> = known
             .values()
             .map(|broker| {
-                let node = self.node(broker.id);
-                let health = lock(&node.health);
                 let waits = |until: Option<Instant>| until.is_some_and(|until| until > now);
-                let doubtful = waits(health.not_before) || waits(health.suspect_until);
-                let rank = (doubtful, avoid == Some(broker.id), random());
-                (rank, broker.clone())
+                let doubtful = nodes.get(&broker.id).is_some_and(|node| {
+                    let health = lock(&node.health);
+                    waits(health.not_before) || waits(health.suspect_until)
+                });
+                ((doubtful, avoid == Some(broker.id), random()), broker.clone())
             })
             .collect();
+        drop(nodes);
         brokers.sort_unstable_by_key(|(rank, _)| *rank);
         brokers.into_iter().map(|(_, broker)| broker).collect()
+    }
+
+    /// Forgets brokers that are gone, once there are many: ids come from the peer.
+    pub(super) fn forget_gone(&self, known: &HashMap<i32, Broker>) {
+        let mut nodes = lock(&self.nodes);
+        if nodes.len() > known.len() + MAX_GONE {
+            nodes.retain(|id, node| known.contains_key(id) || node.traffic.open.load(Relaxed) > 0);
+        }
     }
 
     pub(super) fn stats(&self) -> HashMap<i32, BrokerStats> {

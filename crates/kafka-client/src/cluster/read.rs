@@ -118,8 +118,10 @@ impl Retry {
     /// For reads: any error that another leader or a later moment may not give.
     async fn elsewhere(&mut self, error: Error) -> Result<(), Error> {
         match error.code() {
-            // Told of the id that was asked for: it is gone for good.
+            // Another topic has its name by now.
             Some(ErrorCode::UNKNOWN_TOPIC_ID | ErrorCode::INCONSISTENT_TOPIC_ID) if self.failures > 0 => Err(error),
+            // A new leader may not know yet that it is one; what nobody knows after some refreshes is not there.
+            Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) if self.failures > 2 => Err(error),
             _ => self.after(error).await,
         }
     }

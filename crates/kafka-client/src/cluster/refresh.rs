@@ -306,6 +306,7 @@ impl Refresher {
             self.answer_lookups(question, verdicts, now);
             (core.metadata(), unconfirmed)
         };
+        core.brokers.forget_gone(&next.brokers);
         let config = core.config();
         let leaderless = next.topics.values().any(|topic| topic.is_leaderless());
         if question.full {

@@ -210,11 +210,8 @@ impl Driver {
         if throttle.is_zero() {
             return;
         }
-        let until = Instant::now() + throttle.min(MAX_THROTTLE);
-        if self.throttled_until.is_none_or(|known| known < until) {
-            self.throttled_until = Some(until);
-            self.shared.throttle_until(until);
-        }
+        self.shared.throttle_until(Instant::now() + throttle.min(MAX_THROTTLE));
+        self.throttled_until = self.shared.throttled_until();
     }
 
     /// Whether the broker wants no new request now.
@@ -315,7 +312,7 @@ impl Driver {
                 deadline
             } else if let Some(first) = self.outgoing.front() {
                 // Nothing in flight and the socket takes nothing.
-                let limit = self.shared.settings.request_timeout;
+                let limit = first.waiter.as_ref().map_or(self.shared.settings.request_timeout, |waiter| waiter.timeout);
                 let deadline = after_throttle(first.queued) + limit;
                 if now >= deadline {
                     return Err(End::TimedOut(limit));

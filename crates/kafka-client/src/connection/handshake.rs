@@ -6,12 +6,9 @@ use crate::{
     messages::{ApiVersionsRequest, ApiVersionsResponse, ProduceRequest, Request},
     transport::Io,
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI32, AtomicU64},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicI32, AtomicU64},
 };
 use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
 
@@ -62,10 +59,11 @@ impl Drop for AbortOnDrop {
 async fn negotiate(channel: &Channel) -> Result<ApiVersionsResponse, Error> {
     let request = ApiVersionsRequest { software_name: "penstock", software_version: env!("CARGO_PKG_VERSION") };
     let api = ApiVersionsRequest::API;
-    let mut response = channel.send(&request, api.max, Duration::ZERO).await?;
+    let limit = channel.shared.settings.request_timeout;
+    let mut response = channel.send(&request, api.max, limit).await?;
     if response.error == ErrorCode::UNSUPPORTED_VERSION {
         let version = response.agree(&api).unwrap_or(0).min(api.max - 1);
-        response = channel.send(&request, version, Duration::ZERO).await?;
+        response = channel.send(&request, version, limit).await?;
     }
     match response.error.ok() {
         Ok(()) => Ok(response),
