@@ -1,3 +1,26 @@
 //! End-to-end tests: real clients, the real bridge, a real Apache Kafka. One binary, so that clusters are shared.
+//!
+//! In reading order: the main job ([`uploads`], [`lines`], [`records`], [`keys`], [`progress`], [`encodings`],
+//! [`codecs`]), what is around it ([`topics`], [`reads`], [`management`], [`configuration`], [`drain`]), then size and
+//! failure ([`connections`], [`large`], [`brokers`]), the command line ([`upload_command`], [`tail_command`]), and the
+//! [`fixture`] itself.
 
+mod brokers;
+mod codecs;
+mod configuration;
+mod connections;
+mod drain;
+mod encodings;
 mod fixture;
+mod keys;
+mod large;
+mod lines;
+mod management;
+mod progress;
+mod reads;
+mod records;
+mod support;
+mod tail_command;
+mod topics;
+mod upload_command;
+mod uploads;

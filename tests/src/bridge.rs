@@ -15,34 +15,28 @@ use crate::{eventually, free_port, process::Process, temp_dir, tls::certificates
 
 const START: Duration = Duration::from_secs(30);
 
-/// The `penstock` binary: `$PENSTOCK_BIN`, else the release build beside the test's own.
+/// The `penstock` binary: `$PENSTOCK_BIN`, else the release build in this program's target folder.
 ///
 /// Panics, with the command that builds it, when it is not there.
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("PENSTOCK_BIN") {
         return path.into();
     }
-    // <target>/<profile>/deps/e2e-<hash>
-    let test = std::env::current_exe().expect("a process knows its program");
-    let target = test
-        .ancestors()
-        .nth(3)
-        .expect("a test lies three folders deep in the target folder");
-    let binary = target.join("release/penstock");
-    assert!(
-        binary.is_file(),
-        "{} is missing. Build it: cargo build --release --locked -p penstock (tests/run does)",
-        binary.display()
-    );
-    binary
+    // We are <target>/<profile>/deps/e2e-<hash>, or <target>/<profile>/penstock-tests.
+    let this = std::env::current_exe().expect("a process knows its program");
+    let found = this.ancestors().map(|folder| folder.join("release/penstock")).find(|binary| binary.is_file());
+    found.unwrap_or_else(|| {
+        panic!(
+            "no release/penstock in a folder above {}. Build it: cargo build --release --locked -p penstock \
+             (tests/run does)",
+            this.display()
+        )
+    })
 }
 
 /// Runs the binary with `arguments` to its end.
 pub fn penstock<A: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = A>) -> Output {
-    Command::new(binary())
-        .args(arguments)
-        .output()
-        .expect("the binary starts")
+    Command::new(binary()).args(arguments).output().expect("the binary starts")
 }
 
 /// A configuration file in the making: the fixture's defaults, and what the test sets.
@@ -55,10 +49,7 @@ pub struct Settings {
 impl Settings {
     /// TLS with the throw-away certificate on two free loopback ports, two workers, every access rule, debug log off.
     pub fn new(bootstrap: &str) -> Self {
-        let servers: Vec<_> = bootstrap
-            .split(',')
-            .map(|server| format!("{server:?}"))
-            .collect();
+        let servers: Vec<_> = bootstrap.split(',').map(|server| format!("{server:?}")).collect();
         let path = |path: &Path| format!("{:?}", path.display().to_string());
         Self {
             tables: BTreeMap::new(),
@@ -76,10 +67,7 @@ impl Settings {
     /// Sets `table.key` to a value written in TOML.
     pub fn set(mut self, name: &str, value: &str) -> Self {
         let (table, key) = name.rsplit_once('.').expect("table.key");
-        self.tables
-            .entry(table.to_owned())
-            .or_default()
-            .insert(key.to_owned(), value.to_owned());
+        self.tables.entry(table.to_owned()).or_default().insert(key.to_owned(), value.to_owned());
         self
     }
 
@@ -114,11 +102,7 @@ impl Settings {
 
     fn port(&self, table: &str) -> u16 {
         let address = &self.tables[table]["address"];
-        let port = address
-            .trim_matches('"')
-            .rsplit(':')
-            .next()
-            .and_then(|port| port.parse().ok());
+        let port = address.trim_matches('"').rsplit(':').next().and_then(|port| port.parse().ok());
         port.unwrap_or_else(|| panic!("{table}.address = {address} has no port"))
     }
 }
@@ -143,33 +127,35 @@ impl Bridge {
 
     /// Starts a bridge with these settings and waits until it is ready.
     pub fn start_with(settings: &Settings) -> Self {
+        let bridge = Self::start_unready(settings);
+        bridge.wait_until_ready();
+        bridge
+    }
+
+    /// Starts a bridge with these settings and waits until it listens, ready or not.
+    pub fn start_unready(settings: &Settings) -> Self {
         let config = settings.write();
         let process = spawn(&config);
-        let bridge = Self {
-            port: settings.port("listen"),
-            management_port: settings.port("management"),
-            config,
-            process,
-        };
-        bridge.wait_until_ready();
+        let bridge =
+            Self { port: settings.port("listen"), management_port: settings.port("management"), config, process };
+        bridge.wait_until_listening();
         bridge
     }
 
     /// Starts the same bridge again, on its ports, after [`Bridge::kill`] or an exit.
     pub fn start_again(&mut self) {
         self.process = spawn(&self.config);
+        self.wait_until_listening();
         self.wait_until_ready();
     }
 
+    fn wait_until_listening(&self) {
+        self.process.wait_for_lines("two listening lines", 2, START, |line| line.contains("listening"));
+    }
+
     fn wait_until_ready(&self) {
-        self.process
-            .wait_for_lines("two listening lines", 2, START, |line| {
-                line.contains("listening")
-            });
         eventually("the bridge is ready", START, || {
-            self.management("/readyz")
-                .filter(|answer| answer.status == 200)
-                .map(|_| ())
+            self.management("/readyz").filter(|answer| answer.status == 200).map(|_| ())
         });
     }
 
@@ -200,17 +186,9 @@ impl Bridge {
 
     /// The most memory it ever had resident, in bytes: `VmHWM` of `/proc/PID/status`.
     pub fn peak_resident_bytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid()))
-            .expect("the bridge runs");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmHWM:"))
-            .expect("Linux says it");
-        let kibibytes: u64 = line
-            .split_whitespace()
-            .nth(1)
-            .and_then(|n| n.parse().ok())
-            .expect("VmHWM:  123 kB");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid())).expect("the bridge runs");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("Linux says it");
+        let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("VmHWM:  123 kB");
         kibibytes * 1024
     }
 
@@ -218,56 +196,36 @@ impl Bridge {
     pub fn management(&self, path: &str) -> Option<ManagementAnswer> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.management_port)).ok()?;
         stream.set_read_timeout(Some(START)).expect("not zero");
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: management\r\nConnection: close\r\n\r\n"
-        )
-        .ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: management\r\nConnection: close\r\n\r\n").ok()?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).ok()?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let (head, body) = answer.split_once("\r\n\r\n")?;
         let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some(ManagementAnswer {
-            status,
-            head: head.to_owned(),
-            body: body.to_owned(),
-        })
+        Some(ManagementAnswer { status, head: head.to_owned(), body: body.to_owned() })
     }
 
     /// The value of a metric, summed over its label sets that contain every one of `labels` (`broker="1"`).
     ///
     /// Panics when the bridge has no such metric.
     pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let text = self
-            .management("/metrics")
-            .expect("the management listener answers")
-            .body;
+        let text = self.management("/metrics").expect("the management listener answers").body;
         let values: Vec<f64> = text
             .lines()
             .filter_map(|line| {
                 let (series, value) = line.rsplit_once(' ')?;
                 let (found, set) = series.split_once('{').unwrap_or((series, ""));
-                (found == name && labels.iter().all(|label| set.contains(label)))
-                    .then(|| value.parse().ok())?
+                (found == name && labels.iter().all(|label| set.contains(label))).then(|| value.parse().ok())?
             })
             .collect();
-        assert!(
-            !values.is_empty(),
-            "no metric {name} with {labels:?} in\n{text}"
-        );
+        assert!(!values.is_empty(), "no metric {name} with {labels:?} in\n{text}");
         values.iter().sum()
     }
 }
 
 fn spawn(config: &Path) -> Process {
     let binary = binary().display().to_string();
-    Process::spawn(
-        "penstock",
-        &binary,
-        ["serve".as_ref(), "--config".as_ref(), config.as_os_str()],
-        &[],
-    )
+    Process::spawn("penstock", &binary, ["serve".as_ref(), "--config".as_ref(), config.as_os_str()], &[])
 }
 
 /// What the management listener answered.

@@ -35,10 +35,7 @@ impl Version {
                 "org.apache.kafka:kafka-tools:4.1.1",
                 "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3",
             ],
-            Self::V3_9_2 => &[
-                "org.apache.kafka:kafka_2.13:3.9.2",
-                "org.slf4j:slf4j-simple:1.7.36",
-            ],
+            Self::V3_9_2 => &["org.apache.kafka:kafka_2.13:3.9.2", "org.slf4j:slf4j-simple:1.7.36"],
             // The ZooKeeper that 2.2.1 names (3.4.13) does not start on Java 17.
             Self::V2_2_1 => &[
                 "org.apache.kafka:kafka_2.12:2.2.1",
@@ -78,28 +75,17 @@ fn check_java() {
         .unwrap_or_else(|error| panic!("java cannot be run ({error}). Install it: {INSTALL}"));
     // openjdk version "17.0.15" 2025-04-15
     let text = String::from_utf8_lossy(&version.stderr).into_owned();
-    let major = text
-        .split('"')
-        .nth(1)
-        .and_then(|quoted| quoted.split('.').next()?.parse::<u32>().ok());
-    assert!(
-        major.is_some_and(|major| major >= 17),
-        "Java 17 or newer is needed, not: {text}Install it: {INSTALL}"
-    );
+    let major = text.split('"').nth(1).and_then(|quoted| quoted.split('.').next()?.parse::<u32>().ok());
+    assert!(major.is_some_and(|major| major >= 17), "Java 17 or newer is needed, not: {text}Install it: {INSTALL}");
 }
 
 fn fetched(version: Version) -> PathBuf {
     let cache = cache_dir();
     fs::create_dir_all(&cache).unwrap_or_else(|error| panic!("{}: {error}", cache.display()));
     // Another list of artifacts is another folder.
-    let whole = cache.join(format!(
-        "kafka-{version}-{:08x}",
-        checksum(version.artifacts())
-    ));
-    let lock = File::create(cache.join("lock"))
-        .unwrap_or_else(|error| panic!("{}: {error}", cache.display()));
-    lock.lock()
-        .unwrap_or_else(|error| panic!("{}: cannot be locked: {error}", cache.display()));
+    let whole = cache.join(format!("kafka-{version}-{:08x}", checksum(version.artifacts())));
+    let lock = File::create(cache.join("lock")).unwrap_or_else(|error| panic!("{}: {error}", cache.display()));
+    lock.lock().unwrap_or_else(|error| panic!("{}: cannot be locked: {error}", cache.display()));
     if !whole.is_dir() {
         fetch(version, &cache.join(format!("fetching-{version}")), &whole);
     }
@@ -153,17 +139,11 @@ fn checksum(artifacts: &[&str]) -> u32 {
     artifacts
         .iter()
         .flat_map(|artifact| artifact.bytes().chain([b'\n']))
-        .fold(0x811c_9dc5, |hash, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        })
+        .fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 fn cache_dir() -> PathBuf {
-    let set = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("PENSTOCK_TEST_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("penstock")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/penstock")))

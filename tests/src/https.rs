@@ -28,30 +28,14 @@ pub struct Connection {
 impl Connection {
     /// Connects to `127.0.0.1:port` and ends the handshake; panics when it fails.
     pub async fn open(port: u16) -> Self {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
-            .await
-            .expect("the bridge listens");
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("the bridge listens");
         stream.set_nodelay(true).expect("a TCP socket takes it");
         let connector = TlsConnector::from(Arc::clone(&certificates().client));
         let name = ServerName::try_from("localhost").expect("a valid name");
-        let stream = connector
-            .connect(name, stream)
-            .await
-            .expect("the certificate is trusted");
-        assert_eq!(
-            stream.get_ref().1.alpn_protocol(),
-            Some(b"http/1.1".as_slice()),
-            "ALPN"
-        );
+        let stream = connector.connect(name, stream).await.expect("the certificate is trusted");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"http/1.1".as_slice()), "ALPN");
         let (reader, writer) = tokio::io::split(stream);
-        Self {
-            writer: Writer(writer),
-            reader: Reader {
-                stream: reader,
-                buffer: Vec::new(),
-                body: Body::None,
-            },
-        }
+        Self { writer: Writer(writer), reader: Reader { stream: reader, buffer: Vec::new(), body: Body::None } }
     }
 
     /// Sends a whole request: method and path, header lines (without line ends), and a body with its length.
@@ -139,13 +123,8 @@ pub struct Answer {
 impl Answer {
     /// The body as JSON; panics when it is none.
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| {
-            panic!(
-                "{error}: {}\n{}",
-                self.head,
-                String::from_utf8_lossy(&self.body)
-            )
-        })
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.head, String::from_utf8_lossy(&self.body)))
     }
 
     /// The value of a header, by its name in any case.
@@ -156,13 +135,7 @@ impl Answer {
     /// Panics, with the whole answer, unless the status is `status`.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
-        assert_eq!(
-            self.status,
-            status,
-            "{}\n{}",
-            self.head,
-            String::from_utf8_lossy(&self.body)
-        );
+        assert_eq!(self.status, status, "{}\n{}", self.head, String::from_utf8_lossy(&self.body));
         self
     }
 }
@@ -187,28 +160,18 @@ impl Reader {
     /// Reads the head of the next answer: the status code, and status line with headers. `100 Continue` is passed over.
     pub async fn head(&mut self) -> (u16, String) {
         loop {
-            let head = self
-                .until(b"\r\n\r\n")
-                .await
-                .expect("an answer's head ends");
+            let head = self.until(b"\r\n\r\n").await.expect("an answer's head ends");
             let head = String::from_utf8(head).expect("heads are ASCII here");
-            let status = head
-                .split(' ')
-                .nth(1)
-                .and_then(|code| code.parse().ok())
-                .expect("HTTP/1.1 200 OK");
+            let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("HTTP/1.1 200 OK");
             if status == 100 {
                 continue;
             }
-            self.body = if header(&head, "transfer-encoding")
-                .is_some_and(|value| value.ends_with("chunked"))
-            {
+            self.body = if header(&head, "transfer-encoding").is_some_and(|value| value.ends_with("chunked")) {
                 Body::Chunked
             } else if status == 204 || status == 304 {
                 Body::None
             } else {
-                let length =
-                    header(&head, "content-length").expect("an answer is chunked or has a length");
+                let length = header(&head, "content-length").expect("an answer is chunked or has a length");
                 Body::Length(length.parse().expect("a number"))
             };
             return (status, head);
@@ -221,34 +184,21 @@ impl Reader {
             Body::None | Body::Length(0) => None,
             Body::Length(left) => {
                 while self.buffer.is_empty() {
-                    assert!(
-                        self.fill().await,
-                        "the connection was closed {left} bytes before the body's end"
-                    );
+                    assert!(self.fill().await, "the connection was closed {left} bytes before the body's end");
                 }
                 let piece: Vec<_> = self.buffer.drain(..left.min(self.buffer.len())).collect();
                 self.body = Body::Length(left - piece.len());
                 Some(piece)
             }
             Body::Chunked => {
-                let line = self
-                    .until(b"\r\n")
-                    .await
-                    .expect("a chunk begins with its length");
+                let line = self.until(b"\r\n").await.expect("a chunk begins with its length");
                 let line = String::from_utf8(line).expect("a length is ASCII");
                 let length = usize::from_str_radix(&line, 16).expect("a length is hexadecimal");
                 while self.buffer.len() < length + 2 {
-                    assert!(
-                        self.fill().await,
-                        "the connection was closed inside a chunk"
-                    );
+                    assert!(self.fill().await, "the connection was closed inside a chunk");
                 }
                 let piece: Vec<_> = self.buffer.drain(..length).collect();
-                assert_eq!(
-                    self.buffer.drain(..2).as_slice(),
-                    b"\r\n",
-                    "a chunk ends with CRLF"
-                );
+                assert_eq!(self.buffer.drain(..2).as_slice(), b"\r\n", "a chunk ends with CRLF");
                 if length == 0 {
                     self.body = Body::None;
                     return None;
@@ -270,20 +220,12 @@ impl Reader {
 
     /// Whether the peer has closed the connection: waits for it, and panics when bytes come instead.
     pub async fn closed(&mut self) {
-        assert!(
-            !self.fill().await && self.buffer.is_empty(),
-            "bytes instead of the end: {:?}",
-            self.buffer
-        );
+        assert!(!self.fill().await && self.buffer.is_empty(), "bytes instead of the end: {:?}", self.buffer);
     }
 
     async fn until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
         loop {
-            if let Some(at) = self
-                .buffer
-                .windows(end.len())
-                .position(|window| window == end)
-            {
+            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
                 let found = self.buffer.drain(..at).collect();
                 self.buffer.drain(..end.len());
                 return Some(found);

@@ -74,11 +74,8 @@ impl Cluster {
         let dir = temp_dir(&format!("kafka-{version}"));
         let ports: Vec<_> = (0..count).map(|_| (free_port(), free_port())).collect();
         let zookeeper = (version == Version::V2_2_1).then(|| start_zookeeper(&dir));
-        let voters: Vec<_> = ports
-            .iter()
-            .enumerate()
-            .map(|(index, (_, port))| format!("{}@127.0.0.1:{port}", index + 1))
-            .collect();
+        let voters: Vec<_> =
+            ports.iter().enumerate().map(|(index, (_, port))| format!("{}@127.0.0.1:{port}", index + 1)).collect();
         let nodes: Vec<_> = ports
             .iter()
             .enumerate()
@@ -113,12 +110,7 @@ impl Cluster {
                 node
             })
             .collect();
-        let cluster = Self {
-            version,
-            dir,
-            nodes,
-            zookeeper: zookeeper.map(|(process, _)| process),
-        };
+        let cluster = Self { version, dir, nodes, zookeeper: zookeeper.map(|(process, _)| process) };
         if version != Version::V2_2_1 {
             cluster.format();
         }
@@ -131,22 +123,14 @@ impl Cluster {
         // All serve; each must also have heard of the others (2.2.1: of itself), or a topic could not be placed.
         for port in cluster.ports() {
             let whole = || (wire::broker_count(port)? == count).then_some(());
-            eventually(
-                &format!("{count} brokers known on port {port}"),
-                START,
-                whole,
-            );
+            eventually(&format!("{count} brokers known on port {port}"), START, whole);
         }
         cluster
     }
 
     /// `host:port` of every node, as `bootstrap.servers` wants them.
     pub fn bootstrap(&self) -> String {
-        let servers: Vec<_> = self
-            .nodes
-            .iter()
-            .map(|node| format!("127.0.0.1:{}", node.port))
-            .collect();
+        let servers: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         servers.join(",")
     }
 
@@ -159,10 +143,7 @@ impl Cluster {
     ///
     /// Panics when a node is down.
     pub fn pids(&self) -> Vec<u32> {
-        self.nodes
-            .iter()
-            .map(|node| node.lock().as_ref().expect("the node runs").pid())
-            .collect()
+        self.nodes.iter().map(|node| node.lock().as_ref().expect("the node runs").pid()).collect()
     }
 
     /// Creates a topic of the test's own, replicated to every node, and returns its name.
@@ -171,28 +152,16 @@ impl Cluster {
     }
 
     /// The same with topic settings.
-    pub fn create_topic_with(
-        &self,
-        prefix: &str,
-        partitions: i32,
-        configs: &[(&str, &str)],
-    ) -> String {
+    pub fn create_topic_with(&self, prefix: &str, partitions: i32, configs: &[(&str, &str)]) -> String {
         let topic = unique(prefix);
         let replicas = self.nodes.len();
         let port = self.nodes[0].port;
-        wire::create_topic(
-            port,
-            &topic,
-            partitions,
-            i16::try_from(replicas).expect("a few nodes"),
-            configs,
-        );
+        wire::create_topic(port, &topic, partitions, i16::try_from(replicas).expect("a few nodes"), configs);
         // The controller has it; every broker must have heard of it, or a test would sometimes see a topic that is not there yet.
         for port in self.ports() {
             eventually(&format!("{topic} known on port {port}"), START, || {
                 let known = wire::partitions(port, &topic)?;
-                let whole =
-                    |partition: &Partition| partition.leader > 0 && partition.in_sync == replicas;
+                let whole = |partition: &Partition| partition.leader > 0 && partition.in_sync == replicas;
                 (known.len() == partitions as usize && known.iter().all(whole)).then_some(())
             });
         }
@@ -206,13 +175,20 @@ impl Cluster {
         usize::try_from(leader).ok()?.checked_sub(1)
     }
 
+    /// The size of a partition's log on the first node's disk.
+    pub fn log_bytes(&self, topic: &str, partition: i32) -> u64 {
+        let dir = self.nodes[0].dir.join("data").join(format!("{topic}-{partition}"));
+        let segments = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+        segments
+            .map(|entry| entry.expect("the folder can be read"))
+            .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "log"))
+            .map(|entry| entry.metadata().expect("the segment is there").len())
+            .sum()
+    }
+
     /// Sends a signal to a node: `"STOP"` and `"CONT"` make it hang and go on, `"TERM"` asks it to leave in order.
     pub fn signal(&self, node: usize, signal: &str) {
-        self.nodes[node]
-            .lock()
-            .as_ref()
-            .expect("the node runs")
-            .signal(signal);
+        self.nodes[node].lock().as_ref().expect("the node runs").signal(signal);
     }
 
     /// Ends a node as a power cut does: SIGKILL.
@@ -235,12 +211,7 @@ impl Cluster {
                 let mut format = Command::new("java");
                 format
                     .args(JVM)
-                    .args([
-                        "-cp",
-                        self.version.class_path(),
-                        "kafka.tools.StorageTool",
-                        "format",
-                    ])
+                    .args(["-cp", self.version.class_path(), "kafka.tools.StorageTool", "format"])
                     .args(["-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c"])
                     .arg(node.dir.join("server.properties"));
                 std::thread::spawn(move || format.output().expect("java starts"))
@@ -260,15 +231,8 @@ impl Cluster {
 
     fn spawn(&self, index: usize) {
         let node = &self.nodes[index];
-        let mut arguments: Vec<_> = JVM
-            .iter()
-            .chain(&SIMPLE_LOGGER)
-            .map(ToString::to_string)
-            .collect();
-        arguments.push(format!(
-            "-Dlog4j2.configurationFile={}",
-            node.dir.join("log4j2.properties").display()
-        ));
+        let mut arguments: Vec<_> = JVM.iter().chain(&SIMPLE_LOGGER).map(ToString::to_string).collect();
+        arguments.push(format!("-Dlog4j2.configurationFile={}", node.dir.join("log4j2.properties").display()));
         arguments.extend(["-cp", self.version.class_path(), "kafka.Kafka"].map(ToOwned::to_owned));
         arguments.push(node.dir.join("server.properties").display().to_string());
         let name = format!("kafka {} node {}", self.version, node.id);
@@ -280,8 +244,7 @@ impl Cluster {
         let process = node.as_ref().expect("it was spawned");
         // "[KafkaRaftServer nodeId=1] Kafka Server started", "[KafkaServer id=1] started"
         process.wait_for_line("started", START, |line| {
-            line.ends_with("Kafka Server started")
-                || (line.contains("[KafkaServer id=") && line.ends_with("] started"))
+            line.ends_with("Kafka Server started") || (line.contains("[KafkaServer id=") && line.ends_with("] started"))
         });
     }
 }
@@ -336,11 +299,7 @@ fn start_zookeeper(dir: &Path) -> (Process, u16) {
         data.display()
     );
     fs::write(&config, text).expect("the temporary folder can be written");
-    let mut arguments: Vec<_> = JVM
-        .iter()
-        .chain(&SIMPLE_LOGGER)
-        .map(ToString::to_string)
-        .collect();
+    let mut arguments: Vec<_> = JVM.iter().chain(&SIMPLE_LOGGER).map(ToString::to_string).collect();
     arguments.extend(["-cp", Version::V2_2_1.class_path()].map(ToOwned::to_owned));
     arguments.push("org.apache.zookeeper.server.quorum.QuorumPeerMain".to_owned());
     arguments.push(config.display().to_string());

@@ -80,10 +80,7 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
-    panic!(
-        "no free loopback port between {FIRST} and {}",
-        FIRST + COUNT
-    );
+    panic!("no free loopback port between {FIRST} and {}", FIRST + COUNT);
 }
 
 /// A new folder for one user of the fixture: `name` and a number, beneath a folder of this process.

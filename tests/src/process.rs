@@ -66,23 +66,13 @@ impl Process {
             .expect("sh starts");
         let mut stdout = BufReader::new(shell.stdout.take().expect("stdout is piped"));
         let mut pid = String::new();
-        stdout
-            .read_line(&mut pid)
-            .expect("the shell's output is UTF-8");
-        let pid = pid
-            .trim()
-            .parse()
-            .unwrap_or_else(|_| panic!("{name}: no process was started: {pid:?}"));
+        stdout.read_line(&mut pid).expect("the shell's output is UTF-8");
+        let pid = pid.trim().parse().unwrap_or_else(|_| panic!("{name}: no process was started: {pid:?}"));
         let output = Arc::new(Output::default());
         let sink = Arc::clone(&output);
         // Ends when the program and its shell have ended and so closed the pipe.
         std::thread::spawn(move || sink.collect(stdout));
-        Self {
-            name: name.to_owned(),
-            pid,
-            shell,
-            output,
-        }
+        Self { name: name.to_owned(), pid, shell, output }
     }
 
     /// The program's own process id.
@@ -93,12 +83,7 @@ impl Process {
     /// Waits for a line of output (stdout or stderr) and returns it. Lines that came earlier count.
     ///
     /// Panics with the end of the output when the program ends first or `within` passes.
-    pub fn wait_for_line(
-        &self,
-        what: &str,
-        within: Duration,
-        matches: impl Fn(&str) -> bool,
-    ) -> String {
+    pub fn wait_for_line(&self, what: &str, within: Duration, matches: impl Fn(&str) -> bool) -> String {
         self.wait_for_lines(what, 1, within, matches).remove(0)
     }
 
@@ -111,12 +96,7 @@ impl Process {
         matches: impl Fn(&str) -> bool,
     ) -> Vec<String> {
         let found = self.output.wait(within, |lines| {
-            let found: Vec<_> = lines
-                .iter()
-                .filter(|line| matches(line))
-                .take(count)
-                .cloned()
-                .collect();
+            let found: Vec<_> = lines.iter().filter(|line| matches(line)).take(count).cloned().collect();
             (found.len() == count).then_some(found)
         });
         found.unwrap_or_else(|end| panic!("{}: {what}: {end}\n{}", self.name, self.tail(60)))
@@ -131,11 +111,7 @@ impl Process {
                 let status = self.shell.wait().expect("the shell is our child");
                 status.code().expect("the shell exits, nobody signals it")
             }
-            _ => panic!(
-                "{}: still running after {within:?}\n{}",
-                self.name,
-                self.tail(60)
-            ),
+            _ => panic!("{}: still running after {within:?}\n{}", self.name, self.tail(60)),
         }
     }
 
@@ -147,21 +123,10 @@ impl Process {
     /// Sends a signal by its name: `"TERM"`, `"STOP"`, `"CONT"`, `"KILL"`.
     pub fn signal(&self, signal: &str) {
         let status = Command::new("sh")
-            .args([
-                "-c",
-                r#"kill -s "$1" "$2""#,
-                "sh",
-                signal,
-                &self.pid.to_string(),
-            ])
+            .args(["-c", r#"kill -s "$1" "$2""#, "sh", signal, &self.pid.to_string()])
             .status()
             .expect("sh starts");
-        assert!(
-            status.success(),
-            "{}: SIG{signal} could not be sent to {}",
-            self.name,
-            self.pid
-        );
+        assert!(status.success(), "{}: SIG{signal} could not be sent to {}", self.name, self.pid);
     }
 
     /// Ends the program by SIGKILL and waits until it is gone.
@@ -175,12 +140,7 @@ impl Process {
     pub fn tail(&self, lines: usize) -> String {
         let state = self.output.lock();
         let skip = state.lines.len().saturating_sub(lines);
-        state
-            .lines
-            .iter()
-            .skip(skip)
-            .map(|line| format!("  | {line}\n"))
-            .collect()
+        state.lines.iter().skip(skip).map(|line| format!("  | {line}\n")).collect()
     }
 
     /// All output that is kept, line by line.
@@ -192,12 +152,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if std::thread::panicking() && self.is_running() {
-            eprintln!(
-                "--- {} (pid {}) said last:\n{}",
-                self.name,
-                self.pid,
-                self.tail(40)
-            );
+            eprintln!("--- {} (pid {}) said last:\n{}", self.name, self.pid, self.tail(40));
         }
         self.kill();
     }
@@ -205,10 +160,7 @@ impl Drop for Process {
 
 impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Process")
-            .field("name", &self.name)
-            .field("pid", &self.pid)
-            .finish_non_exhaustive()
+        f.debug_struct("Process").field("name", &self.name).field("pid", &self.pid).finish_non_exhaustive()
     }
 }
 
@@ -265,11 +217,7 @@ impl Output {
         self.changed.notify_all();
     }
 
-    fn wait<T>(
-        &self,
-        within: Duration,
-        mut probe: impl FnMut(&VecDeque<String>) -> Option<T>,
-    ) -> Result<T, WaitEnd> {
+    fn wait<T>(&self, within: Duration, mut probe: impl FnMut(&VecDeque<String>) -> Option<T>) -> Result<T, WaitEnd> {
         let deadline = Instant::now() + within;
         let mut state = self.lock();
         loop {
@@ -283,11 +231,7 @@ impl Output {
             if left.is_zero() {
                 return Err(WaitEnd::TimedOut(within));
             }
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::temp_dir;
@@ -29,22 +29,19 @@ pub fn certificates() -> &'static Certificates {
     static CERTIFICATES: OnceLock<Certificates> = OnceLock::new();
     CERTIFICATES.get_or_init(|| {
         let mut authority = CertificateParams::new([]).expect("no names, no bad ones");
+        // Named apart: to OpenSSL, a certificate whose issuer has its own name has signed itself.
+        authority.distinguished_name.push(DnType::CommonName, "Penstock's tests");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        authority.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
+        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let authority_key = KeyPair::generate().expect("a key can be made");
-        let ca = authority
-            .self_signed(&authority_key)
-            .expect("the authority signs itself");
+        let ca = authority.self_signed(&authority_key).expect("the authority signs itself");
         let issuer = Issuer::new(authority, authority_key);
 
         let server_key = KeyPair::generate().expect("a key can be made");
-        let server = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])
-            .expect("both are valid names")
-            .signed_by(&server_key, &issuer)
-            .expect("the authority signs");
+        let mut server = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])
+            .expect("both are valid names");
+        server.distinguished_name.push(DnType::CommonName, "localhost");
+        let server = server.signed_by(&server_key, &issuer).expect("the authority signs");
 
         let dir = temp_dir("tls");
         let write = |name: &str, pem: String| {
@@ -53,9 +50,7 @@ pub fn certificates() -> &'static Certificates {
             path
         };
         let mut roots = RootCertStore::empty();
-        roots
-            .add(ca.der().clone())
-            .expect("rcgen's certificate is valid");
+        roots.add(ca.der().clone()).expect("rcgen's certificate is valid");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut client = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -22,13 +22,8 @@ pub struct Answer {
 impl Answer {
     /// The body as JSON; panics when it is none.
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| {
-            panic!(
-                "{error}: {}\n{}",
-                self.head,
-                String::from_utf8_lossy(&self.body)
-            )
-        })
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.head, String::from_utf8_lossy(&self.body)))
     }
 
     /// The body as text; panics when it is not UTF-8.
@@ -47,13 +42,7 @@ impl Answer {
     /// Panics, with the whole answer, unless the status is `status`.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
-        assert_eq!(
-            self.status,
-            status,
-            "{}\n{}",
-            self.head,
-            String::from_utf8_lossy(&self.body)
-        );
+        assert_eq!(self.status, status, "{}\n{}", self.head, String::from_utf8_lossy(&self.body));
         self
     }
 }
@@ -62,15 +51,7 @@ impl Answer {
 pub fn curl_command(bridge: &Bridge, path: &str) -> Command {
     let mut command = Command::new("curl");
     command
-        .args([
-            "--silent",
-            "--show-error",
-            "--http1.1",
-            "--max-time",
-            "300",
-            "--dump-header",
-            "/dev/stderr",
-        ])
+        .args(["--silent", "--show-error", "--http1.1", "--max-time", "300", "--dump-header", "/dev/stderr"])
         .arg("--cacert")
         .arg(&certificates().ca)
         .arg(bridge.url(path));
@@ -79,12 +60,7 @@ pub fn curl_command(bridge: &Bridge, path: &str) -> Command {
 
 /// Runs `curl` to the bridge with more arguments, as `["-X", "PUT"]`.
 pub fn curl(bridge: &Bridge, path: &str, arguments: &[&str]) -> Answer {
-    curl_answer(
-        curl_command(bridge, path)
-            .args(arguments)
-            .output()
-            .expect("curl is installed: apt-get install curl"),
-    )
+    curl_answer(curl_command(bridge, path).args(arguments).output().expect("curl is installed: apt-get install curl"))
 }
 
 /// The same with a body from standard input: for `--data-binary @-` (with its length) and `-T -` (chunked).
@@ -96,12 +72,7 @@ pub fn curl_with_input(bridge: &Bridge, path: &str, arguments: &[&str], body: &[
 
 /// Posts `body` as NDJSON by `curl --data-binary` and returns the answer.
 pub fn curl_ndjson(bridge: &Bridge, path: &str, body: &[u8]) -> Answer {
-    let arguments = [
-        "-H",
-        "Content-Type: application/x-ndjson",
-        "--data-binary",
-        "@-",
-    ];
+    let arguments = ["-H", "Content-Type: application/x-ndjson", "--data-binary", "@-"];
     curl_with_input(bridge, path, &arguments, body)
 }
 
@@ -109,21 +80,9 @@ pub fn curl_ndjson(bridge: &Bridge, path: &str, body: &[u8]) -> Answer {
 pub fn curl_answer(output: Output) -> Answer {
     let head = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "curl: {}\n{head}", output.status);
-    let status_line = head
-        .lines()
-        .rev()
-        .find(|line| line.starts_with("HTTP/"))
-        .expect("an answer has a status line");
-    let status = status_line
-        .split(' ')
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .expect("HTTP/1.1 200 OK");
-    Answer {
-        status,
-        head,
-        body: output.stdout,
-    }
+    let status_line = head.lines().rev().find(|line| line.starts_with("HTTP/")).expect("an answer has a status line");
+    let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("HTTP/1.1 200 OK");
+    Answer { status, head, body: output.stdout }
 }
 
 /// Runs `command` to its end with `input` on its standard input.
@@ -133,9 +92,7 @@ pub fn with_input(command: &mut Command, input: &[u8]) -> Output {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| {
-            panic!("{} cannot be run: {error}", command.get_program().display())
-        });
+        .unwrap_or_else(|error| panic!("{} cannot be run: {error}", command.get_program().display()));
     let mut stdin = child.stdin.take().expect("it is piped");
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -198,26 +155,15 @@ pub fn kcat_read(bootstrap: &str, topic: &str) -> Vec<Record> {
         ])
         .output()
         .expect(NO_KCAT);
-    assert!(
-        output.status.success(),
-        "kcat: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "kcat: {}", String::from_utf8_lossy(&output.stderr));
     let mut records = Vec::new();
     let mut rest = output.stdout.as_slice();
     while !rest.is_empty() {
-        let end = rest
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .expect("the line of numbers ends");
+        let end = rest.iter().position(|&byte| byte == b'\n').expect("the line of numbers ends");
         let line = std::str::from_utf8(&rest[..end]).expect("numbers");
         let [partition, offset, timestamp, key, value]: [i64; 5] = line
             .split(' ')
-            .map(|number| {
-                number
-                    .parse()
-                    .unwrap_or_else(|_| panic!("{line:?} is not five numbers"))
-            })
+            .map(|number| number.parse().unwrap_or_else(|_| panic!("{line:?} is not five numbers")))
             .collect::<Vec<_>>()
             .try_into()
             .expect("five numbers");
@@ -228,21 +174,11 @@ pub fn kcat_read(bootstrap: &str, topic: &str) -> Vec<Record> {
             Some(taken.to_vec())
         };
         let (key, value) = (take(key), take(value));
-        let end = rest
-            .windows(2)
-            .position(|pair| pair == b"\x1e\n")
-            .expect("the headers end");
+        let end = rest.windows(2).position(|pair| pair == b"\x1e\n").expect("the headers end");
         let headers = String::from_utf8_lossy(&rest[..end]).into_owned();
         rest = &rest[end + 2..];
         let partition = i32::try_from(partition).expect("a partition");
-        records.push(Record {
-            partition,
-            offset,
-            timestamp,
-            key,
-            value,
-            headers,
-        });
+        records.push(Record { partition, offset, timestamp, key, value, headers });
     }
     records.sort_by_key(|record| (record.partition, record.offset));
     records
@@ -253,76 +189,34 @@ pub fn kcat_read(bootstrap: &str, topic: &str) -> Vec<Record> {
 pub fn kcat_read_lines(bootstrap: &str, topic: &str, mut line: impl FnMut(i32, &[u8])) {
     use std::io::{BufRead, BufReader};
     let mut child = kcat()
-        .args([
-            "-C",
-            "-q",
-            "-e",
-            "-o",
-            "beginning",
-            "-b",
-            bootstrap,
-            "-t",
-            topic,
-            "-X",
-            "check.crcs=true",
-        ])
+        .args(["-C", "-q", "-e", "-o", "beginning", "-b", bootstrap, "-t", topic, "-X", "check.crcs=true"])
         .args(["-X", "queued.max.messages.kbytes=65536", "-f", "%p %s\n"])
         .stdout(Stdio::piped())
         .spawn()
         .expect(NO_KCAT);
     let mut output = BufReader::with_capacity(1 << 20, child.stdout.take().expect("it is piped"));
     let mut bytes = Vec::new();
-    while output
-        .read_until(b'\n', &mut bytes)
-        .expect("a pipe can be read")
-        > 0
-    {
-        let space = bytes
-            .iter()
-            .position(|&byte| byte == b' ')
-            .expect("a number and a space");
-        let partition = std::str::from_utf8(&bytes[..space])
-            .ok()
-            .and_then(|text| text.parse().ok());
-        line(
-            partition.expect("a partition"),
-            bytes[space + 1..]
-                .strip_suffix(b"\n")
-                .expect("a whole line"),
-        );
+    while output.read_until(b'\n', &mut bytes).expect("a pipe can be read") > 0 {
+        let space = bytes.iter().position(|&byte| byte == b' ').expect("a number and a space");
+        let partition = std::str::from_utf8(&bytes[..space]).ok().and_then(|text| text.parse().ok());
+        line(partition.expect("a partition"), bytes[space + 1..].strip_suffix(b"\n").expect("a whole line"));
         bytes.clear();
     }
-    assert!(
-        child.wait().expect("it is our child").success(),
-        "kcat failed"
-    );
+    assert!(child.wait().expect("it is our child").success(), "kcat failed");
 }
 
 /// Produces `lines` by `kcat` with more arguments (`["-K", "\t"]`).
 pub fn kcat_write(bootstrap: &str, topic: &str, arguments: &[&str], lines: &str) {
     let mut command = kcat();
-    command
-        .args(["-P", "-b", bootstrap, "-t", topic])
-        .args(arguments);
+    command.args(["-P", "-b", bootstrap, "-t", topic]).args(arguments);
     let output = with_input(&mut command, lines.as_bytes());
-    assert!(
-        output.status.success(),
-        "kcat: {} ({NO_KCAT})",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "kcat: {} ({NO_KCAT})", String::from_utf8_lossy(&output.stderr));
 }
 
 /// `kcat -L -J`: brokers and topics as librdkafka sees them.
 pub fn kcat_metadata(bootstrap: &str) -> serde_json::Value {
-    let output = kcat()
-        .args(["-L", "-J", "-b", bootstrap])
-        .output()
-        .expect(NO_KCAT);
-    assert!(
-        output.status.success(),
-        "kcat: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = kcat().args(["-L", "-J", "-b", bootstrap]).output().expect(NO_KCAT);
+    assert!(output.status.success(), "kcat: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("kcat prints JSON")
 }
 
@@ -340,16 +234,8 @@ pub fn console_consumer(bootstrap: &str, topic: &str, count: usize) -> Vec<u8> {
         "--timeout-ms",
         "30000",
     ];
-    let output = java_tool(
-        "org.apache.kafka.tools.consumer.ConsoleConsumer",
-        &arguments,
-        &[],
-    );
-    assert!(
-        output.status.success(),
-        "console consumer: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = java_tool("org.apache.kafka.tools.consumer.ConsoleConsumer", &arguments, &[]);
+    assert!(output.status.success(), "console consumer: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
@@ -359,16 +245,8 @@ pub fn console_producer(bootstrap: &str, topic: &str, properties: &[&str], lines
     for property in properties {
         arguments.extend(["--property", property]);
     }
-    let output = java_tool(
-        "org.apache.kafka.tools.ConsoleProducer",
-        &arguments,
-        lines.as_bytes(),
-    );
-    assert!(
-        output.status.success(),
-        "console producer: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = java_tool("org.apache.kafka.tools.ConsoleProducer", &arguments, lines.as_bytes());
+    assert!(output.status.success(), "console producer: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Runs one of Kafka's command line tools (4.1.1) to its end.
@@ -384,11 +262,7 @@ pub fn java_tool(class: &str, arguments: &[&str], input: &[u8]) -> Output {
 /// `bytes` run through a compressor of the system, as `gzip` or `zstd`.
 pub fn compressed(program: &str, bytes: &[u8]) -> Vec<u8> {
     let output = with_input(Command::new(program).arg("-c"), bytes);
-    assert!(
-        output.status.success(),
-        "{program}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 

@@ -13,13 +13,7 @@ const METADATA: i16 = 3;
 const CREATE_TOPICS: i16 = 19;
 
 /// Creates a topic; panics when the broker says anything but "created".
-pub fn create_topic(
-    port: u16,
-    topic: &str,
-    partitions: i32,
-    replicas: i16,
-    configs: &[(&str, &str)],
-) {
+pub fn create_topic(port: u16, topic: &str, partitions: i32, replicas: i16, configs: &[(&str, &str)]) {
     // Version 2: [topic partitions replicas [assignment] [name value]] timeout_ms validate_only
     let mut body = Vec::new();
     put_i32(&mut body, 1);
@@ -27,10 +21,7 @@ pub fn create_topic(
     put_i32(&mut body, partitions);
     put_i16(&mut body, replicas);
     put_i32(&mut body, 0);
-    put_i32(
-        &mut body,
-        i32::try_from(configs.len()).expect("a few configs"),
-    );
+    put_i32(&mut body, i32::try_from(configs.len()).expect("a few configs"));
     for (name, value) in configs {
         put_string(&mut body, name);
         put_string(&mut body, value);
@@ -94,11 +85,7 @@ pub fn partitions(port: u16, topic: &str) -> Option<Vec<Partition>> {
             answer.take(4 * usize::try_from(replicas).expect("a count"));
             let in_sync = usize::try_from(answer.i32()).expect("a count");
             answer.take(4 * in_sync);
-            Partition {
-                index,
-                leader,
-                in_sync,
-            }
+            Partition { index, leader, in_sync }
         })
         .collect();
     partitions.sort_by_key(|partition| partition.index);

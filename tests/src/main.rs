@@ -1,0 +1,19 @@
+//! `cargo run -p penstock-tests`: a real Kafka of three brokers and the bridge in front of it, to try things by hand.
+//!
+//! Prints where they are as shell assignments, one a line, then an empty line; ends, and ends them, when its standard
+//! input does.
+
+use std::io::Read;
+
+use penstock_tests::{bridge::binary, shared, tls::certificates};
+
+fn main() {
+    let bridge = shared::bridge();
+    println!("KAFKA={}", shared::three_brokers().bootstrap());
+    println!("URL={}", bridge.url(""));
+    println!("CACERT={}", certificates().ca.display());
+    println!("PENSTOCK={}", binary().display());
+    println!();
+    // An error is an end too.
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
