@@ -107,6 +107,7 @@ pub(crate) fn parse_address(server: &str) -> Option<(&str, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[test]
     fn addresses_are_host_and_port() {
@@ -124,5 +125,42 @@ mod tests {
         let port = listener.local_addr().expect("bound").port();
         let connector = TcpConnector::new(None, Duration::from_secs(10));
         assert!(connector.connect("localhost", port).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn tls_checks_the_broker_s_name() {
+        let issued = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+        let certificate = issued.cert.der().clone();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).expect("a key");
+        let server = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .expect("a pair");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate).expect("a root");
+        let client = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let port = listener.local_addr().expect("bound").port();
+        tokio::spawn(async move {
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+            loop {
+                let (stream, _) = listener.accept().await.expect("a client");
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let echoed = async {
+                        let byte = stream.read_u8().await?;
+                        stream.write_u8(byte).await?;
+                        stream.flush().await
+                    };
+                    echoed.await.expect("the client waits");
+                }
+            }
+        });
+        let connector = TcpConnector::new(Some(Arc::new(client)), Duration::from_secs(10));
+        let mut stream = connector.connect("localhost", port).await.expect("its own name");
+        stream.write_u8(7).await.expect("written");
+        stream.flush().await.expect("written");
+        assert_eq!(stream.read_u8().await.expect("echoed"), 7);
+        let Err(error) = connector.connect("127.0.0.1", port).await else { panic!("another name") };
+        assert!(error.to_string().contains("not valid for name"), "{error}");
     }
 }

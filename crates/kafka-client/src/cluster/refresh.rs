@@ -23,7 +23,8 @@ use std::{
 };
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep_until, timeout},
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 /// The least time between refreshes, and the first pause while a partition has no leader.
@@ -40,6 +41,9 @@ const MAX_UNKNOWN: usize = 4096;
 const MAX_UNUSED: Duration = Duration::from_mins(10);
 /// A broker's time to connect and answer in the first round; doubled by each round in which nobody answered.
 const FIRST_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a bootstrap server may take before the next one is asked too.
+const STAGGER: Duration = Duration::from_secs(1);
 
 /// What is wanted from the refresher.
 #[derive(Debug, Default)]
@@ -255,28 +259,9 @@ impl Refresher {
             tracing::debug!(broker = broker.id, error = %failure, "no metadata from this broker");
             core.brokers.suspect(broker.id);
         }
-        for server in &core.config().bootstrap_servers {
-            let Some((host, port)) = parse_address(server) else {
-                failure = Error::InvalidRequest("a bootstrap server is not host:port");
-                continue;
-            };
-            let attempt = async {
-                let connection = core.brokers.dial_bootstrap(host, port).await?;
-                let answered = answer(&connection, &request);
-                timeout(core.config().request_timeout, answered)
-                    .await
-                    .unwrap_or(Err(Error::TimedOut { maybe_sent: true, after: core.config().request_timeout }))
-            };
-            match attempt.await {
-                Ok(answer) => {
-                    self.last_asked = None;
-                    return Ok(answer);
-                }
-                Err(error) => failure = error,
-            }
-            tracing::debug!(server, error = %failure, "no metadata from this bootstrap server");
-        }
-        Err(failure)
+        let answer = ask_bootstrap(&core, &request, failure).await?;
+        self.last_asked = None;
+        Ok(answer)
     }
 
     /// Makes the answer the snapshot and answers who waits.
@@ -312,19 +297,20 @@ impl Refresher {
         if question.full {
             self.last_full = Some(now);
         }
-        if unconfirmed {
-            self.quick_rounds += 1;
-            self.next_full = now + SECOND_ASK;
+        let pause = if unconfirmed {
+            SECOND_ASK
         } else if leaderless {
-            if question.full {
-                self.quick_rounds += 1;
-            }
-            let pause = backoff(MIN_INTERVAL, MAX_QUICK, self.quick_rounds.saturating_sub(1));
+            backoff(MIN_INTERVAL, MAX_QUICK, self.quick_rounds)
+        } else {
+            // With jitter: clients that started together do not ask together for ever.
+            backoff(config.metadata_max_age, config.metadata_max_age, 0)
+        };
+        if question.full {
             self.next_full = now + pause;
-        } else if question.full {
-            self.quick_rounds = 0;
-            // Clients that started together do not ask together for ever.
-            self.next_full = now + backoff(config.metadata_max_age, config.metadata_max_age, 0);
+            self.quick_rounds = if unconfirmed || leaderless { self.quick_rounds + 1 } else { 0 };
+        } else {
+            // Lookups do not put off what is due.
+            self.next_full = self.next_full.min(now + pause);
         }
     }
 
@@ -384,6 +370,45 @@ impl Lookup {
             let _ = waiter.send(answer.clone());
         }
     }
+}
+
+/// Asks every bootstrap server, the next one as soon as one fails or takes [`STAGGER`], and takes the first answer. `failure`: what to say if
+/// there is none to ask.
+async fn ask_bootstrap(
+    core: &Arc<Core>,
+    request: &MetadataRequest,
+    mut failure: Error,
+) -> Result<MetadataResponse, Error> {
+    // Dropped with the first answer, which ends the other attempts.
+    let mut attempts = JoinSet::new();
+    let mut servers = core.config().bootstrap_servers.iter();
+    let mut next = servers.next();
+    while next.is_some() || !attempts.is_empty() {
+        if let Some(server) = next {
+            attempts.spawn(bootstrap_attempt(core.clone(), server.clone(), request.clone()));
+            next = servers.next();
+        }
+        let result = tokio::select! {
+            Some(result) = attempts.join_next() => result,
+            () = sleep(STAGGER), if next.is_some() => continue,
+        };
+        match result.unwrap_or(Err(Error::ShutDown)) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => failure = error,
+        }
+        tracing::debug!(error = %failure, "no metadata from a bootstrap server");
+    }
+    Err(failure)
+}
+
+async fn bootstrap_attempt(
+    core: Arc<Core>,
+    server: String,
+    request: MetadataRequest,
+) -> Result<MetadataResponse, Error> {
+    let (host, port) = parse_address(&server).ok_or(Error::InvalidRequest("a bootstrap server is not host:port"))?;
+    let connection = core.brokers.dial_bootstrap(host, port).await?;
+    answer(&connection, &request).await
 }
 
 /// Metadata from one broker. One that is only starting up knows no brokers; one whose cluster has moved says so (KIP-1102).

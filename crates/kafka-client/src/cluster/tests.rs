@@ -375,6 +375,30 @@ async fn when_no_known_broker_answers_the_bootstrap_servers_are_asked_again() {
     cluster.topic("t").await.expect("the topic");
 }
 
+/// Connects nowhere to the host `silent`, and to everything else as TCP does.
+#[derive(Debug)]
+struct SilentHost(crate::transport::TcpConnector);
+
+impl crate::Connector for SilentHost {
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> crate::Connecting<'a> {
+        match host {
+            "silent" => Box::pin(std::future::pending()),
+            _ => self.0.connect(host, port),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_silent_bootstrap_server_does_not_hide_the_next_one() {
+    let fake = FakeBroker::start().await.expect("loopback");
+    let mut config = config(&fake);
+    config.bootstrap_servers.insert(0, "silent:9092".to_owned());
+    config.connector = Some(Arc::new(SilentHost(crate::transport::TcpConnector::new(None, Duration::from_secs(10)))));
+    let cluster = Cluster::start(config);
+    until(&cluster, |known| known.generation > 0).await;
+    assert_eq!(fake.request_count(ApiKey::Metadata), 1);
+}
+
 #[tokio::test]
 async fn without_a_broker_calls_fail_with_the_reason() {
     let config = Config {
