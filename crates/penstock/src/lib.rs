@@ -2,5 +2,7 @@
 
 pub mod cli;
 pub mod config;
+mod http;
 pub mod log;
 pub mod metrics;
+pub mod server;

@@ -1,0 +1,156 @@
+use super::*;
+use kafka_records::{BatchBuilder, Compression, HeaderBlock, Record, Stamp};
+
+fn parse(query: &str) -> Result<ReadParams, String> {
+    ReadParams::parse(Some(query)).map_err(|error| error.message.into_owned())
+}
+
+fn params() -> ReadParams {
+    parse("").expect("the defaults")
+}
+
+/// A stamped batch of these values, as a log would hold it from `base_offset` on.
+fn batch(base_offset: i64, values: &[&str]) -> Vec<u8> {
+    let mut batch = BatchBuilder::new(Vec::new());
+    for value in values {
+        batch.append(Record { timestamp: 7, key: None, value: Some(value.as_bytes()), headers: HeaderBlock::none() });
+    }
+    let mut bytes = batch.close(Compression::None).stamp(Stamp::NONE);
+    // The checksum begins behind the base offset, which is the broker's to set.
+    bytes[..8].copy_from_slice(&base_offset.to_be_bytes());
+    bytes
+}
+
+fn fetched(records: Vec<u8>) -> Fetched {
+    Fetched { high_watermark: 100, last_stable_offset: 100, log_start_offset: 0, records: records.into() }
+}
+
+fn values(read: &Read) -> Vec<&str> {
+    read.records
+        .iter()
+        .map(|record| std::str::from_utf8(record.value.as_deref().expect("a value")).expect("text"))
+        .collect()
+}
+
+fn line(key: Option<&[u8]>, value: Option<&[u8]>, format: ValueFormat) -> String {
+    let record = ReadRecord {
+        offset: 7,
+        timestamp: 9,
+        key: key.map(Bytes::copy_from_slice),
+        value: value.map(Bytes::copy_from_slice),
+        headers: HeaderBlock::none().clone(),
+    };
+    let mut out = Vec::new();
+    write_line(&mut out, 0, &record, format);
+    String::from_utf8(out).expect("JSON is UTF-8")
+}
+
+#[test]
+fn a_read_may_begin_anywhere() {
+    assert_eq!(params().from, From::Earliest);
+    assert_eq!(parse("offset=12").expect("ok").from, From::Offset(12));
+    assert_eq!(parse("offset=latest").expect("ok").from, From::Latest);
+    assert_eq!(parse("offset=timestamp:1700000000000").expect("ok").from, From::Timestamp(1_700_000_000_000));
+    for bad in ["-1", "x", "", "timestamp:", "timestamp:-5", "+3", "9223372036854775808"] {
+        assert!(parse(&format!("offset={bad}")).expect_err(bad).starts_with("offset is"));
+    }
+}
+
+#[test]
+fn limits_have_bounds() {
+    let read = parse("max_records=5&max_bytes=100&wait_ms=60000&value=text").expect("ok");
+    assert_eq!(
+        (read.max_records, read.max_bytes, read.wait, read.format),
+        (5, 100, Duration::from_secs(60), ValueFormat::Text)
+    );
+    for bad in ["max_records=0", "max_bytes=0", "max_bytes=999999999", "wait_ms=60001", "value=avro", "offsets=1"] {
+        parse(bad).expect_err(bad);
+    }
+}
+
+#[test]
+fn what_lies_before_the_offset_is_skipped() {
+    let log = [batch(10, &["a", "b", "c"]), batch(13, &["d"])].concat();
+    let read = collect(&fetched(log), 11, &params()).expect("intact");
+    assert_eq!(values(&read), ["b", "c", "d"]);
+    assert_eq!(read.next_offset, 14);
+}
+
+#[test]
+fn limits_cut_between_records_and_the_first_comes_whatever_its_size() {
+    let log = [batch(0, &["aaaa", "bbbb", "cccc"])].concat();
+    let limited = |query: &str, from| {
+        let read = collect(&fetched(log.clone()), from, &parse(query).expect("ok")).expect("intact");
+        (values(&read).join(","), read.next_offset)
+    };
+    assert_eq!(limited("max_records=2", 0), ("aaaa,bbbb".to_owned(), 2));
+    assert_eq!(limited("max_bytes=9", 0), ("aaaa,bbbb".to_owned(), 2));
+    assert_eq!(limited("max_bytes=1", 1), ("bbbb".to_owned(), 2));
+    assert_eq!(limited("", 3), (String::new(), 3));
+}
+
+#[test]
+fn a_cut_off_last_batch_is_left_for_the_next_read() {
+    let mut log = [batch(0, &["a"]), batch(1, &["b"])].concat();
+    log.truncate(log.len() - 1);
+    let read = collect(&fetched(log), 0, &params()).expect("intact");
+    assert_eq!((values(&read), read.next_offset), (vec!["a"], 1));
+}
+
+#[test]
+fn a_broken_batch_does_not_hide_what_lies_before_it() {
+    let mut broken = batch(1, &["b"]);
+    let last = broken.len() - 1;
+    broken[last] ^= 1;
+    let read =
+        collect(&fetched([batch(0, &["a"]), broken.clone()].concat()), 0, &params()).expect("intact records first");
+    assert_eq!((values(&read), read.next_offset), (vec!["a"], 1));
+    assert_eq!(collect(&fetched(broken), 1, &params()).expect_err("nothing else").code, 500);
+}
+
+#[test]
+fn a_json_document_is_spliced_byte_for_byte() {
+    assert_eq!(
+        line(Some(b"k"), Some(b"{\"b\": 1.50,\"a\":[ ]}"), ValueFormat::Json),
+        "{\"partition\":0,\"offset\":7,\"timestamp\":9,\"key\":\"k\",\"value\":{\"b\": 1.50,\"a\":[ ]},\"headers\":[]}\n"
+    );
+    let pretty = line(None, Some(b"{\r\n  \"a\": 1\n}"), ValueFormat::Json);
+    assert_eq!(pretty.matches('\n').count(), 1, "one line");
+    let pretty: serde_json::Value = serde_json::from_str(&pretty).expect("JSON");
+    assert_eq!(pretty["value"]["a"], 1);
+}
+
+#[test]
+fn what_is_not_what_was_asked_for_comes_as_base64_and_says_so() {
+    for (format, value) in [
+        (ValueFormat::Json, &b"plain"[..]),
+        (ValueFormat::Text, b"\xff"),
+        (ValueFormat::Base64, b"plain"),
+        (ValueFormat::Json, b"\"\xff\""),
+        (ValueFormat::Json, b""),
+    ] {
+        let line: serde_json::Value = serde_json::from_str(&line(Some(b"\xff"), Some(value), format)).expect("JSON");
+        assert_eq!(line["value"], BASE64_STANDARD.encode(value));
+        assert_eq!(line["value_encoding"], "base64");
+        assert_eq!(line["key_encoding"], "base64");
+    }
+    let text: serde_json::Value =
+        serde_json::from_str(&line(Some(b"1"), Some(b"a\"\n"), ValueFormat::Text)).expect("JSON");
+    assert_eq!((text["key"].as_str(), text["value"].as_str()), (Some("1"), Some("a\"\n")));
+    assert!(line(None, None, ValueFormat::Json).contains("\"key\":null,\"value\":null"));
+}
+
+#[test]
+fn headers_keep_order_and_duplicates() {
+    let record = ReadRecord {
+        offset: 0,
+        timestamp: 0,
+        key: None,
+        value: None,
+        headers: HeaderBlock::new([("a", Some(&b"1"[..])), ("a", None), ("b", Some(&[0xff]))]),
+    };
+    let mut out = Vec::new();
+    write_line(&mut out, 0, &record, ValueFormat::Json);
+    let text = String::from_utf8(out).expect("UTF-8");
+    assert!(text.ends_with("\"headers\":[[\"a\",\"1\"],[\"a\",null],[\"b\",\"/w==\",\"base64\"]]}\n"), "{text}");
+}

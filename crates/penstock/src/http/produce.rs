@@ -1,0 +1,570 @@
+//! `POST /v1/topics/{topic}/records` and `DELETE …/records`: from a body to records.
+//!
+//! A request passes every check that needs no body before its body is asked for: access, parameters, encoding, topic,
+//! partition, announced length, memory. Then
+//!
+//! ```text
+//!   chunk ─▶ (gzip, zstd) ─▶ LineSplitter ─▶ Appender: framed into a batch
+//!     ▲                                          │
+//!     └── asked for when Delivery has room ◀─────┘ acknowledged
+//! ```
+//!
+//! A chunk is dropped as soon as its lines are framed. Per record nothing happens but that its end is found, and that it
+//! is framed and copied; room, time and memory are looked at once a chunk.
+//!
+//! What was appended is delivered whether or not the client is still there (P5). A body that breaks off leaves its last,
+//! half line unwritten, and the lines before it go on.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Request, StatusCode, Version};
+use produce_pipeline::{Appender, Cause, Charge, Delivery, Outcome, Target, Topic};
+use serde::Serialize;
+use serde::de::IgnoredAny;
+use tokio::sync::oneshot;
+
+use super::body::BodyReader;
+use super::content_encoding::{BrokenEncoding, ContentEncoding, Decoder};
+use super::error::{ApiError, code};
+use super::ndjson::{LineSink, LineSplitter};
+use super::params::{Key, ProduceParams};
+use super::progress::ProgressStream;
+use super::respond::{NDJSON, Response, ResponseBody, UploadResult, json};
+use super::{Context, refuse};
+use crate::config::Verb;
+
+/// How long a topic that is not in the cached metadata may be asked for. A cluster that answers does so in milliseconds;
+/// this is for the first request of a process whose connections are still being made.
+const TOPIC_LOOKUP: Duration = Duration::from_secs(3);
+
+/// After the drain's word to stop, a client is still sending at full speed: more than a moment of that is read before the
+/// connection goes, so that the answer arrives.
+const DISCARD_AFTER_STOP: (u64, Duration) = (u64::MAX, Duration::from_secs(5));
+
+/// `POST …/records`.
+pub(crate) async fn produce(context: &Rc<Context>, name: &str, request: Request<Incoming>) -> Response {
+    let (head, body) = request.into_parts();
+    let admitted = match admit(context, name, &head, &body).await {
+        Ok(admitted) => admitted,
+        Err(error) => return refuse(context, &head.headers, body, &error),
+    };
+    let Admitted { params, topic, encoding } = admitted;
+    let reader = context.body_reader(body);
+    let delivery = context.pipeline.delivery(params.timeout, params.first_line);
+    if !params.ndjson {
+        return single_record(context, &params, encoding, topic, delivery, reader).await;
+    }
+    let progress = params.progress;
+    let upload = Upload::new(context.clone(), params, encoding, topic, delivery, reader);
+    if progress {
+        upload_with_progress(context, upload, head.version, expects_continue(&head.headers)).await
+    } else {
+        let mut upload = upload;
+        let stopped = upload.read(None).await.err();
+        upload.delivery.resolved().await;
+        let response = upload.result(stopped.as_ref(), |result| result.response());
+        upload.abandon_body();
+        response
+    }
+}
+
+/// `DELETE …/records`: a tombstone for a key.
+pub(crate) async fn tombstone(context: &Rc<Context>, name: &str, request: Request<Incoming>) -> Response {
+    let (head, body) = request.into_parts();
+    let admitted = match admit(context, name, &head, &body).await {
+        Ok(admitted) => admitted,
+        Err(error) => return refuse(context, &head.headers, body, &error),
+    };
+    let Admitted { params, topic, .. } = admitted;
+    let Key::Fixed(key) = &params.key else {
+        let error = ApiError::bad_request("a tombstone needs a key: the header Kafka-Key or Kafka-Key-Base64");
+        return refuse(context, &head.headers, body, &error);
+    };
+    if !body.is_end_stream() {
+        let error = ApiError::bad_request("a tombstone has no body");
+        return refuse(context, &head.headers, body, &error);
+    }
+    let target = match params.partition {
+        Some(partition) => Target::Partition(partition, Some(key)),
+        None => Target::Key(key),
+    };
+    let delivery = context.pipeline.delivery(params.timeout, 1);
+    if let Err(cause) = delivery.room().await {
+        return super::respond::error(&ApiError::of_cause(Outcome::NotWritten, &cause));
+    }
+    let timestamp = params.timestamp.unwrap_or_else(now_ms);
+    topic.appender(&delivery, timestamp, &params.headers).append(target, None);
+    single_answer(&topic, &delivery, timestamp).await
+}
+
+/// A request that may bring its body.
+struct Admitted {
+    params: ProduceParams,
+    topic: Topic,
+    encoding: ContentEncoding,
+}
+
+/// Every check that needs no body, in the order in which clients learn most.
+async fn admit(context: &Rc<Context>, name: &str, head: &Parts, body: &Incoming) -> Result<Admitted, ApiError> {
+    context.access.check(name, Verb::Produce)?;
+    let config = &context.config;
+    let delivery_timeout = config.producer.pipeline.delivery_timeout;
+    let params = ProduceParams::parse(head.uri.query(), &head.headers, config.producer.validate, delivery_timeout)?;
+    let encoding = ContentEncoding::of(&head.headers)?;
+    let topic = context.topic(name, TOPIC_LOOKUP).await?;
+    if let Some(partition) = params.partition
+        && partition >= topic.partition_count()
+    {
+        return Err(ApiError::no_partition(name, partition, topic.partition_count()));
+    }
+    if let Some(length) = content_length(&head.headers) {
+        let limit = if params.ndjson {
+            config.limits.body_bytes
+        } else {
+            // An encoded record may be larger than what it decodes to, by a little: its decoder judges.
+            (encoding == ContentEncoding::Identity).then_some(config.limits.record_bytes as u64)
+        };
+        if limit.is_some_and(|limit| length > limit) {
+            return Err(ApiError::too_large(format!(
+                "a body of {length} bytes; the limit is {}",
+                limit.unwrap_or_default()
+            )));
+        }
+        if length == 0 && head.method == hyper::Method::POST && body.is_end_stream() {
+            return Err(ApiError::new(code::EMPTY_BODY, "the body is empty"));
+        }
+    }
+    if context.is_draining() {
+        return Err(ApiError::draining());
+    }
+    if context.budget.refuses_new() {
+        return Err(ApiError::overloaded());
+    }
+    Ok(Admitted { params, topic, encoding })
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether the client waits for a `100 Continue`, which hyper sends when the body is first asked for.
+pub(crate) fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.contains_key(EXPECT)
+}
+
+/// Milliseconds since the epoch.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+// ---- one record ----
+
+#[derive(Serialize)]
+struct Written<'a> {
+    topic: &'a str,
+    partition: i32,
+    /// Null when the broker knew the record for a repetition, and its place no more.
+    offset: Option<i64>,
+    timestamp: i64,
+}
+
+/// The whole body is one record's value.
+async fn single_record(
+    context: &Rc<Context>,
+    params: &ProduceParams,
+    encoding: ContentEncoding,
+    topic: Topic,
+    delivery: Delivery,
+    mut reader: BodyReader,
+) -> Response {
+    let limit = context.config.limits.record_bytes;
+    let mut held = Held::new(limit, &delivery);
+    let value = match read_whole(context, &mut reader, encoding, &delivery, &mut held).await {
+        Ok(value) => value,
+        Err(error) => {
+            let response = super::respond::error(&error);
+            context.abandon_body(reader);
+            return response;
+        }
+    };
+    let target = match (&params.key, params.partition) {
+        (Key::Fixed(key), None) => Target::Key(key),
+        (Key::Fixed(key), Some(partition)) => Target::Partition(partition, Some(key)),
+        (_, Some(partition)) => Target::Partition(partition, None),
+        (_, None) => Target::Any,
+    };
+    let timestamp = params.timestamp.unwrap_or_else(now_ms);
+    topic.appender(&delivery, timestamp, &params.headers).append(target, Some(value.as_deref().unwrap_or(&held.bytes)));
+    drop((value, held));
+    single_answer(&topic, &delivery, timestamp).await
+}
+
+/// Waits for a delivery of one record and tells its place.
+async fn single_answer(topic: &Topic, delivery: &Delivery, timestamp: i64) -> Response {
+    delivery.resolved().await;
+    let summary = delivery.summary();
+    match (summary.failures.first(), summary.partitions.first()) {
+        (None, Some(partition)) => json(
+            StatusCode::OK,
+            &Written {
+                topic: topic.name(),
+                partition: partition.partition,
+                offset: partition.first_offset,
+                timestamp: summary.log_append_time.unwrap_or(timestamp),
+            },
+        ),
+        // The interface wants the summary's members beside the error.
+        _ => UploadResult { topic: topic.name(), summary: &summary, stopped: None }.response(),
+    }
+}
+
+/// A value that came in more than one piece, and its charge.
+struct Held {
+    bytes: Vec<u8>,
+    charge: Charge,
+    limit: usize,
+}
+
+impl Held {
+    fn new(limit: usize, delivery: &Delivery) -> Self {
+        Self { bytes: Vec::new(), charge: delivery.charge(0), limit }
+    }
+
+    fn append(&mut self, part: &[u8]) -> Result<(), ApiError> {
+        let len = self.bytes.len() + part.len();
+        if len > self.limit {
+            return Err(ApiError {
+                close: true,
+                ..ApiError::too_large(format!("a record's value is at most {} bytes", self.limit))
+            });
+        }
+        if len > self.bytes.capacity() {
+            let capacity = len.max(self.bytes.capacity() * 2).min(self.limit);
+            self.charge.set(capacity);
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(part);
+        Ok(())
+    }
+}
+
+/// Reads the body whole: `Some` if it came in one piece, else it is in `held`.
+async fn read_whole(
+    context: &Rc<Context>,
+    reader: &mut BodyReader,
+    encoding: ContentEncoding,
+    delivery: &Delivery,
+    held: &mut Held,
+) -> Result<Option<Bytes>, ApiError> {
+    let room = async || delivery.room().await.map_err(|cause| ApiError::of_cause(Outcome::NotWritten, &cause));
+    let mut decoder = Decoder::new(encoding);
+    let mut first = true;
+    loop {
+        room().await?;
+        let Some(chunk) = reader.chunk().await? else {
+            break;
+        };
+        context.metrics.body_bytes(chunk.len());
+        room().await?;
+        match &mut decoder {
+            None if first && reader.is_over() && !chunk.is_empty() && chunk.len() <= held.limit => {
+                return Ok(Some(chunk));
+            }
+            None => held.append(&chunk)?,
+            Some(decoder) => {
+                let mut input = &chunk[..];
+                while let Some(step) = decoder.step(&mut input).map_err(broken_encoding)? {
+                    held.append(step)?;
+                }
+            }
+        }
+        first = false;
+    }
+    if let Some(decoder) = &mut decoder {
+        held.append(decoder.finish().map_err(broken_encoding)?)?;
+    }
+    if held.bytes.is_empty() {
+        return Err(ApiError::new(code::EMPTY_BODY, "the body is empty"));
+    }
+    Ok(None)
+}
+
+fn broken_encoding(_: BrokenEncoding) -> ApiError {
+    ApiError { close: true, ..ApiError::bad_request("the body is not what its Content-Encoding says, or ends early") }
+}
+
+// ---- lines ----
+
+/// An NDJSON body on its way into a topic.
+struct Upload {
+    context: Rc<Context>,
+    params: ProduceParams,
+    topic: Topic,
+    delivery: Delivery,
+    reader: BodyReader,
+    decoder: Option<Decoder>,
+    lines: Lines,
+}
+
+/// What is kept from chunk to chunk.
+struct Lines {
+    /// `None` once the body has ended.
+    splitter: Option<LineSplitter>,
+    /// For what the splitter holds: so many bytes.
+    charge: Charge,
+    charged: usize,
+    /// Where the characters of a key with escapes are put together.
+    key: Vec<u8>,
+    too_long: Cause,
+    decoded: u64,
+}
+
+impl Upload {
+    fn new(
+        context: Rc<Context>,
+        params: ProduceParams,
+        encoding: ContentEncoding,
+        topic: Topic,
+        delivery: Delivery,
+        reader: BodyReader,
+    ) -> Self {
+        let max_line = context.config.limits.record_bytes;
+        let message = format!("the line is longer than {max_line} bytes");
+        let lines = Lines {
+            splitter: Some(LineSplitter::new(max_line)),
+            charge: delivery.charge(0),
+            charged: 0,
+            key: Vec::new(),
+            too_long: Cause::Refused { code: code::TOO_LARGE, message: message.into() },
+            decoded: 0,
+        };
+        Self { context, params, topic, delivery, reader, decoder: Decoder::new(encoding), lines }
+    }
+
+    /// Reads the body to its end. An error says why it was not read further; what it brought until then is appended.
+    /// `began` is told when the first chunk has come.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was appended stays appended. Of a line that had not ended nothing is written.
+    async fn read(&mut self, mut began: Option<oneshot::Sender<()>>) -> Result<(), ApiError> {
+        loop {
+            self.room().await?;
+            let chunk = self.reader.chunk().await;
+            if let Some(began) = began.take() {
+                // Whoever does not wait for it is not told.
+                let _ = began.send(());
+            }
+            let Some(chunk) = chunk? else {
+                break;
+            };
+            self.chunk(chunk).await?;
+        }
+        let Self { params, topic, delivery, decoder, lines, context, .. } = self;
+        if let Some(decoder) = decoder {
+            let rest = decoder.finish().map_err(broken_encoding)?;
+            lines.append(rest, params, topic, delivery, context)?;
+        }
+        lines.finish(params, topic, delivery);
+        if self.delivery.summary().lines == 0 {
+            return Err(ApiError::new(code::EMPTY_BODY, "the body is empty"));
+        }
+        Ok(())
+    }
+
+    /// Waits for room, mostly not at all.
+    async fn room(&self) -> Result<(), ApiError> {
+        if self.delivery.has_room() {
+            return Ok(());
+        }
+        self.delivery.room().await.map_err(|cause| ApiError::of_cause(Outcome::NotWritten, &cause))
+    }
+
+    /// Appends the lines that end in `chunk`.
+    async fn chunk(&mut self, chunk: Bytes) -> Result<(), ApiError> {
+        self.context.metrics.body_bytes(chunk.len());
+        if self.decoder.is_none() {
+            self.room().await?;
+            let Self { params, topic, delivery, lines, context, .. } = self;
+            return lines.append(&chunk, params, topic, delivery, context);
+        }
+        let mut input = &chunk[..];
+        loop {
+            // A chunk may decode to a thousand times its size: room is asked for before every step.
+            self.room().await?;
+            tokio::task::coop::consume_budget().await;
+            let Self { params, topic, delivery, decoder, lines, context, .. } = self;
+            let decoder = decoder.as_mut().expect("seen above");
+            let Some(step) = decoder.step(&mut input).map_err(broken_encoding)? else {
+                return Ok(());
+            };
+            lines.append(step, params, topic, delivery, context)?;
+        }
+    }
+
+    fn result<R>(&self, stopped: Option<&ApiError>, make: impl FnOnce(&UploadResult<'_>) -> R) -> R {
+        let summary = self.delivery.summary();
+        make(&UploadResult { topic: self.topic.name(), summary: &summary, stopped })
+    }
+
+    /// Lets go of a body that was not read to its end.
+    fn abandon_body(self) {
+        if !self.reader.is_over() {
+            let (bytes, time) = DISCARD_AFTER_STOP;
+            self.context.spawn(self.reader.discard(bytes, time));
+        }
+    }
+}
+
+impl Lines {
+    fn append(
+        &mut self,
+        chunk: &[u8],
+        params: &ProduceParams,
+        topic: &Topic,
+        delivery: &Delivery,
+        context: &Context,
+    ) -> Result<(), ApiError> {
+        self.decoded += chunk.len() as u64;
+        if let Some(limit) = context.config.limits.body_bytes
+            && self.decoded > limit
+        {
+            return Err(ApiError {
+                close: true,
+                ..ApiError::too_large(format!("the body is longer than {limit} bytes"))
+            });
+        }
+        let splitter = self.splitter.as_mut().expect("a body that ended has no chunks");
+        let mut sink = Sink::new(params, topic, delivery, &mut self.key, &self.too_long);
+        splitter.push(chunk, &mut sink);
+        let refused = sink.refused;
+        drop(sink);
+        if refused > 0 {
+            context.metrics.records_refused(refused);
+        }
+        let held = splitter.held();
+        if held != self.charged {
+            self.charged = held;
+            self.charge.set(held);
+        }
+        Ok(())
+    }
+
+    /// The body ended where it should.
+    fn finish(&mut self, params: &ProduceParams, topic: &Topic, delivery: &Delivery) {
+        if let Some(splitter) = self.splitter.take() {
+            splitter.finish(&mut Sink::new(params, topic, delivery, &mut self.key, &self.too_long));
+        }
+        self.charge.set(0);
+        self.charged = 0;
+    }
+}
+
+/// Frames lines into the topic's open batches.
+struct Sink<'a> {
+    appender: Appender<'a>,
+    params: &'a ProduceParams,
+    key: &'a mut Vec<u8>,
+    too_long: &'a Cause,
+    refused: u64,
+}
+
+impl<'a> Sink<'a> {
+    fn new(
+        params: &'a ProduceParams,
+        topic: &'a Topic,
+        delivery: &'a Delivery,
+        key: &'a mut Vec<u8>,
+        too_long: &'a Cause,
+    ) -> Self {
+        // One clock read a chunk.
+        let timestamp = params.timestamp.unwrap_or_else(now_ms);
+        Self { appender: topic.appender(delivery, timestamp, &params.headers), params, key, too_long, refused: 0 }
+    }
+
+    fn refuse(&mut self, code: u32, message: &Arc<str>) {
+        self.refused += 1;
+        self.appender.refuse_line(Cause::Refused { code, message: message.clone() });
+    }
+}
+
+impl LineSink for Sink<'_> {
+    #[inline]
+    fn line(&mut self, line: &[u8]) {
+        let params = self.params;
+        if params.validate
+            && let Err(error) = serde_json::from_slice::<IgnoredAny>(line)
+        {
+            return self.refuse(code::BAD_REQUEST, &format!("not a JSON document: {error}").into());
+        }
+        let key = match &params.key {
+            Key::None => None,
+            Key::Fixed(key) => Some(key.as_slice()),
+            Key::Pointer { pointer, missing } => match pointer.find(line, self.key) {
+                Ok(key) => Some(key),
+                Err(_) => {
+                    self.refused += 1;
+                    let cause = Cause::Refused { code: code::BAD_REQUEST, message: missing.clone() };
+                    return self.appender.refuse_line(cause);
+                }
+            },
+        };
+        let target = match (params.partition, key) {
+            (None, None) => Target::Any,
+            (None, Some(key)) => Target::Key(key),
+            (Some(partition), key) => Target::Partition(partition, key),
+        };
+        self.appender.append(target, Some(line));
+    }
+
+    fn empty_line(&mut self) {
+        self.appender.skip_line();
+    }
+
+    fn long_line(&mut self) {
+        self.refused += 1;
+        self.appender.refuse_line(self.too_long.clone());
+    }
+}
+
+/// Answers at once with a stream of progress, and reads the body in a task of its own.
+///
+/// The task ends with the body: at its end, when the client goes away, when it is too slow, or at the end of a drain.
+async fn upload_with_progress(
+    context: &Rc<Context>,
+    mut upload: Upload,
+    version: Version,
+    expects_continue: bool,
+) -> Response {
+    let delivery = upload.delivery.clone();
+    let (began, begin) = oneshot::channel();
+    let (finished, last) = oneshot::channel();
+    context.spawn(async move {
+        let stopped = upload.read(Some(began)).await.err();
+        upload.delivery.resolved().await;
+        let line = upload.result(stopped.as_ref(), |result| result.last_line());
+        // The client may be gone: then nobody wants to know.
+        let _ = finished.send(line);
+        upload.abandon_body();
+    });
+    if expects_continue {
+        // The head of the answer would take the place of the `100 Continue` that the client waits for. If the upload ended
+        // before a chunk came, its last line says why.
+        let _ = begin.await;
+    }
+    let done = async move { last.await.unwrap_or_default() };
+    let mut response = Response::new(ResponseBody::lines(ProgressStream::new(delivery, done)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, NDJSON);
+    if version == Version::HTTP_10 {
+        headers.insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}

@@ -1,0 +1,373 @@
+//! The bridge as a running process: workers, listeners, and their end.
+//!
+//! ```text
+//!   main thread                          worker threads, one runtime each
+//!   ───────────                          ────────────────────────────────
+//!   cluster: metadata                    connections ─▶ requests ─▶ pipeline ─▶ brokers
+//!   acceptor ── fewest connections ───▶    "
+//!   management listener                    "
+//!   signals, drain ── phases ─────────▶    "
+//! ```
+//!
+//! # How it stops
+//!
+//! No answer is cut and nothing that was accepted is dropped while there is time:
+//!
+//! | when | what happens |
+//! |---|---|
+//! | the signal | `/readyz` answers 503; everything else goes on, so that a balancer can take notice |
+//! | `drain.notice` later | the listener closes; each connection ends with the request under way; idle ones close |
+//! | one delivery timeout before the deadline, but not before half of the time since the notice | uploads that are still being sent are read no further; when what they brought is resolved they are answered, with what was written and that the rest was not read |
+//! | `drain.deadline` after the signal | what is unresolved is given up: never sent is `not_written`, else `unknown`; those answers have five more seconds to get out |
+//!
+//! As soon as nothing is under way the process ends, at any of these points after the notice. A second signal skips to the
+//! deadline.
+
+mod connection;
+mod listener;
+mod management;
+mod proxy_protocol;
+mod tls;
+mod worker;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kafka_client::Cluster;
+use produce_pipeline::MemoryBudget;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Tls};
+use crate::metrics::Metrics;
+use listener::{Acceptor, WorkerPort};
+use management::Management;
+use tls::TlsState;
+use worker::{Parts, Phase, Worker};
+
+/// Why the bridge does not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// An address cannot be listened at.
+    #[error("{name} {address}: {source}")]
+    Bind {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Certificate or key cannot be used.
+    #[error("{0}")]
+    Tls(Box<dyn std::error::Error + Send + Sync>),
+    /// A thread, a runtime or a signal handler cannot be had.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    /// A worker's thread panicked: a bug. Its connections are gone, and the process ends rather than serve without it.
+    #[error("a worker died")]
+    WorkerDied,
+}
+
+/// Runs the bridge on this thread until a signal has ended it: what `penstock serve` does. Prints a `listening` line for
+/// each address on standard output.
+///
+/// # Errors
+///
+/// When it cannot start, or did not end by a drain.
+pub fn run(config: Config) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Before the first connection: a signal from now on is a drain.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let server = Server::start(config).await?;
+        let mut out = io::stdout().lock();
+        // Whoever started us may not read what we print.
+        let _ = writeln!(out, "listening data {}\nlistening management {}", server.data_url(), server.management_url());
+        let _ = out.flush();
+        drop(out);
+        let stop = server.stop_handle();
+        let mut finished = std::pin::pin!(server.finished());
+        loop {
+            tokio::select! {
+                result = finished.as_mut() => return result,
+                _ = terminate.recv() => stop.stop(),
+                _ = interrupt.recv() => stop.stop(),
+            }
+        }
+    })
+}
+
+/// A running bridge.
+#[derive(Debug)]
+pub struct Server {
+    data: SocketAddr,
+    management: SocketAddr,
+    scheme: &'static str,
+    stop: StopHandle,
+    /// Runs until the drain is over.
+    supervisor: JoinHandle<Result<(), ServeError>>,
+}
+
+/// Asks a bridge to stop, as a signal does. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StopHandle(watch::Sender<u32>);
+
+impl StopHandle {
+    /// The first call begins the drain, the second skips to its deadline.
+    pub fn stop(&self) {
+        self.0.send_modify(|times| *times += 1);
+    }
+}
+
+impl Server {
+    /// Starts everything on the current runtime and on threads of the workers' own. Returns when both listeners are bound;
+    /// it does not wait for Kafka, which `/readyz` tells.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be bound, the certificate cannot be used, or a thread cannot be had.
+    pub async fn start(config: Config) -> Result<Self, ServeError> {
+        let tls = match &config.tls {
+            Tls::Off => None,
+            Tls::Files(files) => Some(Arc::new(TlsState::load(files).map_err(ServeError::Tls)?)),
+        };
+        let listener = bind("listen.address", config.listen.address).await?;
+        let management_listener = bind("management.address", config.management.address).await?;
+        let (data, management) = (listener.local_addr()?, management_listener.local_addr()?);
+        let config = Arc::new(config);
+
+        let metrics = Metrics::new(config.runtime.workers);
+        let budget = MemoryBudget::new(config.producer.memory_bytes);
+        let cluster = Cluster::start(config.kafka.clone());
+        metrics.set_budget(budget.clone());
+        metrics.set_cluster(cluster.clone());
+
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let draining = Arc::new(AtomicBool::new(false));
+        let mut ports = Vec::new();
+        let mut workers = Vec::new();
+        for index in 0..config.runtime.workers {
+            let (port, incoming) = WorkerPort::new();
+            let parts = Parts {
+                config: config.clone(),
+                cluster: cluster.clone(),
+                budget: budget.clone(),
+                metrics: metrics.clone(),
+                tls: tls.clone(),
+                draining: draining.clone(),
+                phase: phases.clone(),
+            };
+            workers.push(Worker::start(index, parts, incoming)?);
+            ports.push(port);
+        }
+        let acceptor = Acceptor {
+            listener,
+            workers: ports,
+            room: Arc::new(Semaphore::new(config.listen.max_connections.min(Semaphore::MAX_PERMITS))),
+            metrics: metrics.clone(),
+        };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let (stop, stops) = watch::channel(0);
+        let supervisor = Supervisor {
+            phase,
+            draining,
+            stops,
+            workers,
+            management: Arc::new(Management { cluster, metrics, stopping: AtomicBool::new(false) }),
+            config,
+        };
+        let supervisor = tokio::spawn(supervisor.run(acceptor, management_listener, tls));
+        Ok(Self { data, management, scheme, stop: StopHandle(stop), supervisor })
+    }
+
+    /// Where the data listener is, with its real port.
+    pub const fn data_address(&self) -> SocketAddr {
+        self.data
+    }
+
+    /// Where the management listener is, with its real port.
+    pub const fn management_address(&self) -> SocketAddr {
+        self.management
+    }
+
+    /// The data listener as a URL without a path.
+    pub fn data_url(&self) -> String {
+        format!("{}://{}", self.scheme, self.data)
+    }
+
+    /// The management listener as a URL without a path.
+    pub fn management_url(&self) -> String {
+        format!("http://{}", self.management)
+    }
+
+    /// How to ask it to stop.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    /// Waits until the bridge has stopped and drained.
+    ///
+    /// # Errors
+    ///
+    /// When it ended for another reason.
+    ///
+    /// # Cancel safety
+    ///
+    /// The bridge goes on; its stop handles still work.
+    pub async fn finished(self) -> Result<(), ServeError> {
+        // A panic of the supervisor would be a bug like a worker's.
+        self.supervisor.await.unwrap_or(Err(ServeError::WorkerDied))
+    }
+}
+
+async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Bind { name, address, source })
+}
+
+/// Takes the process through its phases.
+struct Supervisor {
+    config: Arc<Config>,
+    phase: watch::Sender<Phase>,
+    draining: Arc<AtomicBool>,
+    /// How often a stop was asked for.
+    stops: watch::Receiver<u32>,
+    workers: Vec<Worker>,
+    management: Arc<Management>,
+}
+
+impl Supervisor {
+    async fn run(
+        mut self,
+        acceptor: Acceptor,
+        management_listener: TcpListener,
+        tls: Option<Arc<TlsState>>,
+    ) -> Result<(), ServeError> {
+        let stop_accepting = CancellationToken::new();
+        let stop_management = CancellationToken::new();
+        let accepting = tokio::spawn(acceptor.run(stop_accepting.clone()));
+        let managing = tokio::spawn(self.management.clone().serve(management_listener, stop_management.clone()));
+        let reloading = tls.map(|tls| tokio::spawn(async move { tls.watch().await }));
+
+        let result = self.serve_and_drain(&stop_accepting, accepting).await;
+        // Workers that are left after a failure must not go on.
+        self.phase.send_replace(Phase::Abandon);
+        for worker in self.workers {
+            worker.join().await;
+        }
+        if let Some(reloading) = reloading {
+            reloading.abort();
+        }
+        stop_management.cancel();
+        let _ = managing.await;
+        result
+    }
+
+    async fn serve_and_drain(
+        &mut self,
+        stop_accepting: &CancellationToken,
+        accepting: JoinHandle<()>,
+    ) -> Result<(), ServeError> {
+        let mut stops = self.stops.clone();
+        tokio::select! {
+            () = asked(&mut stops, 1) => {}
+            // Before a stop was asked for, no worker ends.
+            _ = any_ended(&mut self.workers) => return Err(ServeError::WorkerDied),
+        }
+        let timeline = Timeline::new(Instant::now(), &self.config);
+        tracing::info!("stopping: unready from now on");
+        self.management.stopping.store(true, Ordering::Relaxed);
+        self.management.metrics.set_draining();
+        tokio::select! {
+            () = tokio::time::sleep_until(timeline.stop_accepting) => {}
+            () = asked(&mut stops, 2) => {}
+            _ = any_ended(&mut self.workers) => return Err(ServeError::WorkerDied),
+        }
+        tracing::info!("stopping: no new connections, finishing requests");
+        stop_accepting.cancel();
+        // Workers look for the last connections after this.
+        let _ = accepting.await;
+        self.draining.store(true, Ordering::Relaxed);
+        self.phase.send_replace(Phase::Draining);
+
+        let phase = &self.phase;
+        let forward = async {
+            let wait = async {
+                tokio::time::sleep_until(timeline.stop_reading).await;
+                tracing::info!("stopping: uploads are read no further");
+                phase.send_replace(Phase::StopReading);
+                tokio::time::sleep_until(timeline.deadline).await;
+            };
+            tokio::select! {
+                () = asked(&mut stops, 2) => {}
+                () = wait => {}
+            }
+            tracing::warn!("stopping: the deadline has come, what is unresolved is given up");
+            phase.send_replace(Phase::Abandon);
+            std::future::pending::<()>().await;
+        };
+        let workers = &mut self.workers;
+        let ended = async {
+            for worker in workers {
+                worker.ended().await.map_err(|_| ServeError::WorkerDied)?;
+            }
+            Ok(())
+        };
+        let result = tokio::select! {
+            result = ended => result,
+            () = forward => unreachable!("it waits for ever after its last step"),
+        };
+        if result.is_ok() {
+            tracing::info!("stopped");
+        }
+        result
+    }
+}
+
+/// Waits until a stop was asked for so many times.
+async fn asked(stops: &mut watch::Receiver<u32>, least: u32) {
+    if stops.wait_for(|times| *times >= least).await.is_err() {
+        // All handles are gone: nobody will ask any more.
+        std::future::pending().await
+    }
+}
+
+/// Waits until one of the workers has ended.
+async fn any_ended(workers: &mut [Worker]) {
+    let mut waiting: Vec<_> = workers.iter_mut().map(|worker| Box::pin(worker.ended())).collect();
+    std::future::poll_fn(|cx| {
+        let ended = waiting.iter_mut().any(|worker| worker.as_mut().poll(cx).is_ready());
+        if ended { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+/// The points in time of a drain.
+#[derive(Debug, PartialEq, Eq)]
+struct Timeline {
+    stop_accepting: Instant,
+    stop_reading: Instant,
+    deadline: Instant,
+}
+
+impl Timeline {
+    fn new(signal: Instant, config: &Config) -> Self {
+        let (notice, deadline) = (config.drain.notice, config.drain.deadline.max(config.drain.notice));
+        let working: Duration = deadline - notice;
+        let resolving = config.producer.pipeline.delivery_timeout.min(working / 2);
+        Self {
+            stop_accepting: signal + notice,
+            stop_reading: signal + deadline - resolving,
+            deadline: signal + deadline,
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Accepts connections and hands each to the worker that has the fewest.
+//!
+//! One acceptor for all workers: a load balancer brings few and heavy connections, and sockets of their own per worker
+//! would spread those by a hash that knows nothing of load. Nothing is awaited for a connection here but its acceptance;
+//! handshakes are the worker's.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::{Metrics, OpenConnection};
+
+/// After an error that will not pass by itself at once (no more file descriptors), from the first to the longest pause.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// A connection on its way to a worker, with everything that ends with it.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    /// Non-blocking.
+    pub(crate) stream: std::net::TcpStream,
+    pub(crate) open: Open,
+}
+
+/// Counts one open connection, everywhere where it is counted, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Open {
+    load: Arc<AtomicUsize>,
+    _permit: OwnedSemaphorePermit,
+    _metric: OpenConnection,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Where a worker takes its connections.
+#[derive(Debug)]
+pub(crate) struct WorkerPort {
+    connections: mpsc::UnboundedSender<Accepted>,
+    /// Open connections of this worker.
+    load: Arc<AtomicUsize>,
+}
+
+impl WorkerPort {
+    /// The port, and what comes through it. Unbounded, because the listener's own bound on open connections holds.
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Accepted>) {
+        let (connections, incoming) = mpsc::unbounded_channel();
+        (Self { connections, load: Arc::default() }, incoming)
+    }
+}
+
+/// The acceptor of the data listener.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    pub(crate) listener: TcpListener,
+    pub(crate) workers: Vec<WorkerPort>,
+    /// A permit for each connection that may be open. One more is closed at once: its client can try another instance,
+    /// where a place in our backlog would only look like a slow one.
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Acceptor {
+    /// Accepts until `stop`. Then takes what the kernel has accepted already, and closes the listener.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut backoff = BACKOFF.0;
+        let mut first = 0;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    backoff = BACKOFF.0;
+                    self.hand_over(stream, &mut first);
+                }
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "no connection can be accepted");
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(backoff) => {}
+                    }
+                    backoff = (backoff * 2).min(BACKOFF.1);
+                }
+            }
+        }
+        // To those in the backlog the connection is open: closing the listener would reset them.
+        loop {
+            tokio::select! {
+                biased;
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => self.hand_over(stream, &mut first),
+                    Err(error) if concerns_one_connection(&error) => {}
+                    Err(_) => break,
+                },
+                () = std::future::ready(()) => break,
+            }
+        }
+    }
+
+    /// `first` goes round, so that equally loaded workers take turns.
+    fn hand_over(&self, stream: TcpStream, first: &mut usize) {
+        let Ok(permit) = self.room.clone().try_acquire_owned() else {
+            self.metrics.connection_refused();
+            return;
+        };
+        let count = self.workers.len();
+        *first = (*first + 1) % count;
+        let turn = |at: usize| (at + *first) % count;
+        let load = |at: usize| self.workers[at].load.load(Ordering::Relaxed);
+        let index = (0..count).map(turn).min_by_key(|&at| load(at)).expect("there is a worker");
+        let worker = &self.workers[index];
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
+        worker.load.fetch_add(1, Ordering::Relaxed);
+        let open = Open { load: worker.load.clone(), _permit: permit, _metric: self.metrics.connection_opened(index) };
+        if worker.connections.send(Accepted { stream, open }).is_err() {
+            tracing::error!(worker = index, "a worker is gone");
+        }
+    }
+}
+
+/// Errors of accept(2) that say something of the connection at the front of the queue, and nothing of the next one.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    struct Bench {
+        address: std::net::SocketAddr,
+        incoming: Vec<mpsc::UnboundedReceiver<Accepted>>,
+        stop: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    async fn bench(workers: usize, room: usize) -> Bench {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let (ports, incoming) = (0..workers).map(|_| WorkerPort::new()).unzip();
+        let acceptor =
+            Acceptor { listener, workers: ports, room: Arc::new(Semaphore::new(room)), metrics: Metrics::new(workers) };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(acceptor.run(stop.clone()));
+        Bench { address, incoming, stop, task }
+    }
+
+    #[tokio::test]
+    async fn each_connection_goes_to_the_worker_with_the_fewest() {
+        let mut bench = bench(3, 100).await;
+        let mut clients = Vec::new();
+        for _ in 0..6 {
+            clients.push(TcpStream::connect(bench.address).await.expect("accepted"));
+        }
+        let mut held = Vec::new();
+        for incoming in &mut bench.incoming {
+            for _ in 0..2 {
+                held.push(incoming.recv().await.expect("two for each"));
+            }
+        }
+        // Worker 1 loses its two, so the next two are its.
+        held.drain(2..4);
+        for _ in 0..2 {
+            clients.push(TcpStream::connect(bench.address).await.expect("accepted"));
+            held.push(bench.incoming[1].recv().await.expect("the least loaded"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_there_is_no_room_for_is_closed() {
+        let mut bench = bench(1, 1).await;
+        let _first = TcpStream::connect(bench.address).await.expect("accepted");
+        let held = bench.incoming[0].recv().await.expect("handed over");
+        let mut second = TcpStream::connect(bench.address).await.expect("accepted");
+        assert!(matches!(second.read(&mut [0]).await, Ok(0) | Err(_)), "closed unserved");
+        drop(held);
+        let _third = TcpStream::connect(bench.address).await.expect("accepted");
+        bench.incoming[0].recv().await.expect("now there is room");
+    }
+
+    #[tokio::test]
+    async fn a_stop_takes_what_is_in_the_backlog_and_closes_the_listener() {
+        let mut bench = bench(1, 100).await;
+        let _client = TcpStream::connect(bench.address).await.expect("in the backlog");
+        bench.stop.cancel();
+        bench.task.await.expect("no panic");
+        bench.incoming[0].try_recv().expect("it was taken");
+        TcpStream::connect(bench.address).await.expect_err("nobody listens any more");
+    }
+}

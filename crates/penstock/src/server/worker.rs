@@ -1,0 +1,221 @@
+//! A worker: one OS thread with a runtime of its own, which owns its connections and its pipeline and shares nothing per
+//! record with any other.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kafka_client::Cluster;
+use produce_pipeline::{MemoryBudget, Pipeline};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::LocalSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection::{self, Limits};
+use super::listener::Accepted;
+use super::tls::TlsState;
+use crate::config::Config;
+use crate::http::Context;
+use crate::http::access::Access;
+use crate::http::routes::Operation;
+use crate::metrics::Metrics;
+
+/// TLS handshakes under way at once. Each costs about 0.1 ms of the worker's time; more at once only take longer each.
+const HANDSHAKES: usize = 256;
+/// For answers to be written after everything unresolved was given up.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How far the process is with its end. Only ever goes forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Everything is served; during the notice of a drain too.
+    Serving,
+    /// No new connections; each ends with the request under way.
+    Draining,
+    /// Uploads are read no further, and answered when what they brought is resolved.
+    StopReading,
+    /// What is unresolved is given up.
+    Abandon,
+}
+
+/// What a worker is made of; everything here is shared by all.
+pub(crate) struct Parts {
+    pub(crate) config: Arc<Config>,
+    pub(crate) cluster: Cluster,
+    pub(crate) budget: MemoryBudget,
+    pub(crate) metrics: Metrics,
+    pub(crate) tls: Option<Arc<TlsState>>,
+    pub(crate) draining: Arc<AtomicBool>,
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    thread: JoinHandle<()>,
+    /// Resolves when the worker has ended, by itself or by a panic.
+    ended: oneshot::Receiver<()>,
+}
+
+impl Worker {
+    /// Starts the thread.
+    pub(crate) fn start(index: usize, parts: Parts, incoming: mpsc::UnboundedReceiver<Accepted>) -> io::Result<Self> {
+        let (end, ended) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            LocalSet::new().block_on(&runtime, run(parts, incoming));
+            // Nobody may be waiting for a server that was dropped.
+            let _ = end.send(());
+        })?;
+        Ok(Self { thread, ended })
+    }
+
+    /// Waits for the end of the worker. An error if it did not end by itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe; but not to be called again after it returned.
+    pub(crate) async fn ended(&mut self) -> Result<(), WorkerDied> {
+        (&mut self.ended).await.map_err(|_| WorkerDied)
+    }
+
+    /// Waits for the thread, after [`ended`](Self::ended).
+    pub(crate) async fn join(self) {
+        // A panic was told by `ended` already.
+        let _ = tokio::task::spawn_blocking(|| self.thread.join()).await;
+    }
+}
+
+/// A worker's thread panicked outside of any task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WorkerDied;
+
+/// The worker's life: serve, drain, end.
+async fn run(parts: Parts, mut incoming: mpsc::UnboundedReceiver<Accepted>) {
+    let Parts { config, cluster, budget, metrics, tls, draining, mut phase } = parts;
+    let observer = Arc::new(metrics.clone());
+    let pipeline = Pipeline::new(config.producer.pipeline.clone(), cluster.clone(), budget.clone(), observer);
+    let context = Rc::new(Context {
+        access: Access::new(config.access.clone()),
+        routes: Operation::NAMES.map(|name| metrics.route(name)),
+        stop_reading: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        config,
+        cluster,
+        pipeline,
+        budget,
+        metrics,
+        draining,
+    });
+    let shell = Rc::new(Shell {
+        context: context.clone(),
+        tls,
+        handshakes: Semaphore::new(HANDSHAKES),
+        drain: CancellationToken::new(),
+    });
+    let connections = TaskTracker::new();
+    let serve = |accepted: Accepted| {
+        connections.spawn_local(shell.clone().connection(accepted));
+    };
+
+    let mut over = async |least: Phase| {
+        // The sender is gone only if the whole server is.
+        phase.wait_for(|phase| *phase >= least).await.map_or(Phase::Abandon, |phase| *phase)
+    };
+    loop {
+        tokio::select! {
+            biased;
+            _ = over(Phase::Draining) => break,
+            Some(accepted) = incoming.recv() => serve(accepted),
+        }
+    }
+    // The acceptor ended before the phase changed: what it accepted is in the channel.
+    while let Ok(accepted) = incoming.try_recv() {
+        serve(accepted);
+    }
+    shell.drain.cancel();
+    connections.close();
+    context.tasks.close();
+    let mut finished = std::pin::pin!(async {
+        connections.wait().await;
+        context.tasks.wait().await;
+        context.pipeline.flush().await;
+    });
+    let mut next = Phase::StopReading;
+    loop {
+        tokio::select! {
+            biased;
+            () = finished.as_mut() => return,
+            now = over(next) => {
+                context.stop_reading.cancel();
+                next = Phase::Abandon;
+                if now == Phase::Abandon {
+                    break;
+                }
+            }
+        }
+    }
+    context.pipeline.abandon();
+    if tokio::time::timeout(LAST_WORDS, finished).await.is_err() {
+        tracing::warn!(connections = connections.len(), "connections were cut at the end of the drain");
+    }
+}
+
+/// What a worker's connections share before there are requests.
+struct Shell {
+    context: Rc<Context>,
+    tls: Option<Arc<TlsState>>,
+    handshakes: Semaphore,
+    drain: CancellationToken,
+}
+
+impl Shell {
+    /// One connection's task. Ends with the connection.
+    async fn connection(self: Rc<Self>, accepted: Accepted) {
+        let Accepted { stream, open: _open } = accepted;
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be served");
+                return;
+            }
+        };
+        // Answers are small and whole: nothing is gained by waiting for more. Fails only if the client is gone.
+        let _ = stream.set_nodelay(true);
+        let listen = &self.context.config.listen;
+        let limits = Limits {
+            idle_timeout: listen.idle_timeout,
+            head_timeout: listen.head_timeout,
+            max_age: listen.max_connection_age,
+            head_bytes: self.context.config.limits.head_bytes,
+        };
+        let Some(tls) = &self.tls else {
+            connection::serve(stream, self.context.clone(), limits, self.drain.clone()).await;
+            return;
+        };
+        let handshake = async {
+            let _turn = self.handshakes.acquire().await.expect("the semaphore is never closed");
+            TlsAcceptor::from(tls.current()).accept(stream).await
+        };
+        match tokio::time::timeout(limits.head_timeout, handshake).await {
+            Ok(Ok(stream)) => {
+                // The future is large and most of it is hyper's: on the heap, so that handshakes are small.
+                Box::pin(connection::serve(stream, self.context.clone(), limits, self.drain.clone())).await;
+            }
+            Ok(Err(error)) => {
+                self.context.metrics.tls_handshake_failed();
+                tracing::debug!(%error, "a TLS handshake failed");
+            }
+            Err(_) => {
+                self.context.metrics.tls_handshake_failed();
+                tracing::debug!("a TLS handshake took too long");
+            }
+        }
+    }
+}

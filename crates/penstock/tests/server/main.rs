@@ -1,0 +1,9 @@
+//! The bridge as a client meets it: real sockets on loopback, an in-process Kafka behind it.
+
+mod consume;
+mod drain;
+mod harness;
+mod produce;
+mod progress;
+mod refusals;
+mod topics;
