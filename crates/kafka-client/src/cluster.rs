@@ -1,8 +1,9 @@
 //! The shared handle: metadata, control requests, reads.
 //!
-//! Metadata is one immutable [`Metadata`] snapshot behind an `ArcSwap`, so that workers read it without a lock. One background task, the
-//! [`refresher`](refresh), replaces it; leader hints (KIP-951) replace it in between. Everything else here is requests: to any broker, to
-//! the controller or to a partition's leader, retried within the request timeout where that is safe.
+//! Metadata is one immutable [`Metadata`] snapshot behind an `ArcSwap`, so that workers read it without a lock. One
+//! background task, the [`refresher`](refresh), replaces it; leader hints (KIP-951) replace it in between. Everything
+//! else here is requests: to any broker, to the controller or to a partition's leader, retried within the request
+//! timeout where that is safe.
 
 mod admin;
 mod brokers;
@@ -94,7 +95,8 @@ struct Snapshot {
 }
 
 impl Cluster {
-    /// Starts the background metadata task on the current runtime. Does not wait for a broker and does not fail for want of one.
+    /// Starts the background metadata task on the current runtime. Does not wait for a broker and does not fail for
+    /// want of one.
     ///
     /// # Panics
     ///
@@ -125,12 +127,12 @@ impl Cluster {
 
     /// The topic, from the snapshot if it is there; else the cluster is asked (one request at a time, names coalesced).
     ///
-    /// A name that the first broker does not know is asked for once more, from another broker where there is one, 50 ms later. If that does not know it either,
-    /// the answer is [`TopicError::Unknown`], remembered for a second or until [`Cluster::create_topic`]. Waits for the cluster for as
-    /// long as the request timeout.
+    /// A name that the first broker does not know is asked for once more, from another broker where there is one, 50 ms
+    /// later. If that does not know it either, the answer is [`TopicError::Unknown`], remembered for a second or until
+    /// [`Cluster::create_topic`]. Waits for the cluster for as long as the request timeout.
     ///
-    /// A topic that nobody asked for in 10 minutes leaves the snapshot: who goes on using one calls this or [`Cluster::touch_topic`] now and
-    /// then.
+    /// A topic that nobody asked for in 10 minutes leaves the snapshot: who goes on using one calls this or
+    /// [`Cluster::touch_topic`] now and then.
     ///
     /// # Cancel safety
     ///
@@ -157,8 +159,9 @@ impl Cluster {
         self.0.core.apply_leader_hint(topic, partition, leader, leader_epoch, endpoints);
     }
 
-    /// A new connection to a broker of the snapshot, versions negotiated. The caller owns it (produce workers have one per broker), and its
-    /// driver runs on the current runtime. After failures to connect to this broker, waits first: 50 ms to 1 s by default.
+    /// A new connection to a broker of the snapshot, versions negotiated. The caller owns it (produce workers have one
+    /// per broker), and its driver runs on the current runtime. After failures to connect to this broker, waits first:
+    /// 50 ms to 1 s by default.
     ///
     /// # Errors
     ///
@@ -172,7 +175,8 @@ impl Cluster {
         self.0.core.brokers.dial(&broker).await
     }
 
-    /// A new producer identity, without a transactional id (KIP-98). Any broker gives one; retried within the request timeout.
+    /// A new producer identity, without a transactional id (KIP-98). Any broker gives one; retried within the request
+    /// timeout.
     ///
     /// # Cancel safety
     ///

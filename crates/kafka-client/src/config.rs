@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 /// The client's settings. The defaults are right for production except for `bootstrap_servers`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `host:port` of brokers to begin with; also the fallback when no known broker answers (KIP-899). Every address that a
-    /// name resolves to is tried (KIP-602). Default: none.
+    /// `host:port` of brokers to begin with; also the fallback when no known broker answers (KIP-899). Every address
+    /// that a name resolves to is tried (KIP-602). Default: none.
     pub bootstrap_servers: Vec<String>,
     /// What brokers log and count quotas by. Default `penstock`.
     pub client_id: String,
@@ -19,8 +19,8 @@ pub struct Config {
     pub connector: Option<Arc<dyn Connector>>,
     /// Limit for opening a connection to one resolved address, TLS handshake included. Default 10 s, as Java's.
     pub connect_timeout: Duration,
-    /// Limit for an answer, from the moment its request begins to be written; time in which the broker throttles this connection
-    /// does not count. Default 30 s, as Java's.
+    /// Limit for an answer, from the moment its request begins to be written; time in which the broker throttles this
+    /// connection does not count. Default 30 s, as Java's.
     pub request_timeout: Duration,
     /// Pause after the first failure to connect to a broker; doubled by each further one, with jitter. Default 50 ms.
     pub reconnect_backoff: Duration,
@@ -28,8 +28,8 @@ pub struct Config {
     pub reconnect_backoff_max: Duration,
     /// Metadata older than this is refreshed. Default 5 min.
     pub metadata_max_age: Duration,
-    /// A response frame longer than this closes the connection. It bounds what one connection's answer can make the client hold, so
-    /// it must be above the cluster's largest batch. Default 64 MiB.
+    /// A response frame longer than this closes the connection. It bounds what one connection's answer can make the
+    /// client hold, so it must be above the cluster's largest batch. Default 64 MiB.
     pub max_frame_bytes: usize,
 }
 

@@ -1,8 +1,8 @@
 //! One pipelined connection to a broker.
 //!
-//! Callers put whole frames into a queue; one task, the *driver*, owns the socket, writes them in order and matches the answers to
-//! them. Kafka answers in the order of the requests, so the driver keeps a queue of waiters and checks that each answer carries
-//! the correlation id of the oldest.
+//! Callers put whole frames into a queue; one task, the *driver*, owns the socket, writes them in order and matches the
+//! answers to them. Kafka answers in the order of the requests, so the driver keeps a queue of waiters and checks that
+//! each answer carries the correlation id of the oldest.
 //!
 //! ```text
 //!   produce() ──frame──▶ queue ──▶ outgoing ──write_vectored──▶ socket
@@ -11,12 +11,13 @@
 //!   PendingProduce ◀── decoded ◀── in flight ◀──── frames ◀──── socket
 //! ```
 //!
-//! A frame belongs to the driver from the moment it is queued: a caller that goes away neither tears it nor disturbs its neighbours,
-//! and its answer is read and thrown away. The driver decodes: an answer that is not what the schema says is a doubt about the
-//! framing of everything behind it, so it ends the connection at once, and every waiter gets an error that tells whether a
-//! byte of its request may have reached the broker.
+//! A frame belongs to the driver from the moment it is queued: a caller that goes away neither tears it nor disturbs
+//! its neighbours, and its answer is read and thrown away. The driver decodes: an answer that is not what the schema
+//! says is a doubt about the framing of everything behind it, so it ends the connection at once, and every waiter gets
+//! an error that tells whether a byte of its request may have reached the broker.
 //!
-//! Nothing bounds the queue here: each entry has a caller that waits for it, and it is the callers who hold the memory budget.
+//! Nothing bounds the queue here: each entry has a caller that waits for it, and it is the callers who hold the memory
+//! budget.
 
 mod driver;
 mod handshake;
@@ -44,10 +45,11 @@ use tokio::{
     time::Instant,
 };
 
-/// One pipelined connection. Cheap to clone. Poisoned as a whole on any framing doubt; a poisoned one answers every call with an error.
+/// One pipelined connection. Cheap to clone. Poisoned as a whole on any framing doubt; a poisoned one answers every
+/// call with an error.
 ///
-/// Its driver runs on the runtime that dialled it and ends when the connection ends, or when every handle is dropped and everything sent
-/// has been answered.
+/// Its driver runs on the runtime that dialled it and ends when the connection ends, or when every handle is dropped
+/// and everything sent has been answered.
 #[derive(Debug, Clone)]
 pub struct Connection {
     channel: Channel,
@@ -59,12 +61,13 @@ pub struct Connection {
 impl Connection {
     /// Sends record batches to partitions that this broker leads.
     ///
-    /// Enqueues; bytes are written by the connection's own task, so dropping what comes back never tears a frame. Resolves once the broker
-    /// answered, the request timed out (then the connection is poisoned) or the connection ended. The batches' bytes are
-    /// handed to the socket as they are, by reference.
+    /// Enqueues; bytes are written by the connection's own task, so dropping what comes back never tears a frame.
+    /// Resolves once the broker answered, the request timed out (then the connection is poisoned) or the connection
+    /// ended. The batches' bytes are handed to the socket as they are, by reference.
     ///
-    /// The limit for the answer is one and a half times the request's own timeout: the broker may rightly wait that long for its
-    /// replicas, and a caller with a delivery deadline wants to know of a silent connection while there is time to try again.
+    /// The limit for the answer is one and a half times the request's own timeout: the broker may rightly wait that
+    /// long for its replicas, and a caller with a delivery deadline wants to know of a silent connection while there is
+    /// time to try again.
     pub fn produce(&self, request: ProduceRequest) -> PendingProduce {
         let version = match self.produce_version {
             // Without an id the topic can be named only by name (event brokers that speak 13 but hand out no ids).
@@ -78,8 +81,8 @@ impl Connection {
         PendingProduce(self.start(&request, version, request.timeout * 3 / 2))
     }
 
-    /// Sends a request in the newest version that both sides speak, at most `max_version`. `broker_wait`: how long the broker may
-    /// take on purpose.
+    /// Sends a request in the newest version that both sides speak, at most `max_version`. `broker_wait`: how long the
+    /// broker may take on purpose.
     pub(crate) fn call<R>(&self, request: &R, max_version: i16, broker_wait: Duration) -> Pending<R::Response>
     where
         R: Request + 'static,
@@ -115,8 +118,8 @@ impl Connection {
         self.channel.queue.closed().await;
     }
 
-    /// Until when the broker asked us not to send (throttle_time_ms, KIP-219); `None` if that is over or never was. The connection holds
-    /// back what is queued by itself; this is for callers that would rather wait with their bytes.
+    /// Until when the broker asked us not to send (throttle_time_ms, KIP-219); `None` if that is over or never was. The
+    /// connection holds back what is queued by itself; this is for callers that would rather wait with their bytes.
     pub fn throttled_until(&self) -> Option<Instant> {
         let until = self.channel.shared.throttled_until();
         until.filter(|until| *until > Instant::now())
@@ -289,7 +292,8 @@ impl<T> Future for Pending<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx).map(|answer| {
-            // The driver fails its waiters one by one even when it is dropped, so this is a frame that it never took over.
+            // The driver fails its waiters one by one even when it is dropped, so this is a frame that it never took
+            // over.
             answer.unwrap_or(Err(Error::ShutDown))
         })
     }

@@ -15,7 +15,8 @@ pub enum Error {
         /// The cause of the last address tried.
         source: Arc<io::Error>,
     },
-    /// The connection ended before the answer: closed by the peer, reset, or closed here because of another call's fault.
+    /// The connection ended before the answer: closed by the peer, reset, or closed here because of another call's
+    /// fault.
     #[error("disconnected: {reason}")]
     Disconnected {
         /// Whether any byte of this request may have reached the broker.

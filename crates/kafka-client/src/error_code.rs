@@ -190,7 +190,8 @@ impl ErrorCode {
         self.0 == 0
     }
 
-    /// Whether the same request may succeed later, as Java's `RetriableException` says. Unknown codes are not retriable.
+    /// Whether the same request may succeed later, as Java's `RetriableException` says. Unknown codes are not
+    /// retriable.
     pub const fn is_retriable(self) -> bool {
         matches!(self.class(), Class::Retry | Class::Refresh)
     }

@@ -11,8 +11,9 @@
 //!
 //! Nothing here happens per record: a Produce request carries finished batches, a fetch brings them as they are.
 //!
-//! No bytes from a broker panic, abort, or make the client hold more than a small multiple of their own size: decoders are ours, check every
-//! length and count against what is there, and a connection that says anything doubtful is closed.
+//! No bytes from a broker panic, abort, or make the client hold more than a small multiple of their own size: decoders
+//! are ours, check every length and count against what is there, and a connection that says anything doubtful is
+//! closed.
 
 mod cluster;
 mod config;

@@ -1,10 +1,12 @@
 //! The messages this client speaks: requests that encode themselves, responses that decode themselves.
 //!
-//! One file per API or pair of APIs, in the words of Kafka's published schemas. Only the versions worth speaking are here: the oldest is
-//! what Kafka 2.2.1 speaks best, the newest what 4.1 does. Fields that nobody reads are skipped, not kept.
+//! One file per API or pair of APIs, in the words of Kafka's published schemas. Only the versions worth speaking are
+//! here: the oldest is what Kafka 2.2.1 speaks best, the newest what 4.1 does. Fields that nobody reads are skipped,
+//! not kept.
 //!
-//! A response decoder takes any bytes and returns a message or a [`DecodeError`](crate::wire::DecodeError); it does not panic, and what it allocates is bounded by
-//! the length of its input times a small constant (see [`wire`](crate::wire)). The module is public so that a fuzzer can reach it.
+//! A response decoder takes any bytes and returns a message or a [`DecodeError`]; it does not panic, and what it
+//! allocates is bounded by the length of its input times a small constant (see [`wire`](crate::wire)). The module is
+//! public so that a fuzzer can reach it.
 
 mod api_versions;
 mod describe_configs;
@@ -52,8 +54,8 @@ pub trait Request {
     const API: Api;
     /// What the broker answers.
     type Response: Response;
-    /// The longest answer worth reading, of at most `configured` bytes. Only fetches bring the cluster's data; anything else is small, and
-    /// a small bound keeps a stray length from being believed.
+    /// The longest answer worth reading, of at most `configured` bytes. Only fetches bring the cluster's data; anything
+    /// else is small, and a small bound keeps a stray length from being believed.
     fn max_answer_bytes(configured: usize) -> usize {
         configured.min(16 << 20)
     }

@@ -1,11 +1,13 @@
-//! What the cluster looks like: one immutable snapshot, and the pure rules by which a broker's answer becomes the next one.
+//! What the cluster looks like: one immutable snapshot, and the pure rules by which a broker's answer becomes the next
+//! one.
 //!
 //! Brokers learn of changes at different times, so an answer may be older than what is known. The rules:
 //!
-//! - A partition's leader with an older leader epoch than the known one is not believed, for the same topic id (KIP-320). The same epoch, or
-//!   none, is: refusing those left clients stuck on a dead leader.
-//! - Another topic id is another topic: nothing of the old one is kept (KIP-516). Without ids (before 2.8) a re-created topic looks
-//!   like a lagging broker; so an older epoch is believed there once it has been told [`BELIEVED_AFTER`] times in a row.
+//! - A partition's leader with an older leader epoch than the known one is not believed, for the same topic id
+//!   (KIP-320). The same epoch, or none, is: refusing those left clients stuck on a dead leader.
+//! - Another topic id is another topic: nothing of the old one is kept (KIP-516). Without ids (before 2.8) a re-created
+//!   topic looks like a lagging broker; so an older epoch is believed there once it has been told [`BELIEVED_AFTER`]
+//!   times in a row.
 //! - A partition without a leader is kept without one, and asked for again soon.
 
 use crate::{
@@ -88,7 +90,8 @@ pub(crate) enum Verdict {
     Failed(ErrorCode),
 }
 
-/// Takes `answer` into `known`. The generation is left as it is; topics that are missing stay in the snapshot until [`confirm_missing`].
+/// Takes `answer` into `known`. The generation is left as it is; topics that are missing stay in the snapshot until
+/// [`confirm_missing`].
 pub(crate) fn merge(
     known: &Metadata,
     answer: MetadataResponse,

@@ -19,8 +19,8 @@ pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> +
 
 /// How a byte stream to `host:port` is opened (TCP, TLS, or a test's own).
 pub trait Connector: Send + Sync + fmt::Debug {
-    /// Resolves `host` and opens the stream. Called again for every connection, so that a name that has moved is found. Limits its own
-    /// time.
+    /// Resolves `host` and opens the stream. Called again for every connection, so that a name that has moved is found.
+    /// Limits its own time.
     ///
     /// # Cancel safety
     ///
@@ -28,7 +28,8 @@ pub trait Connector: Send + Sync + fmt::Debug {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> Connecting<'a>;
 }
 
-/// TCP, with TLS where it is configured. Every address a name resolves to is tried in turn (KIP-602), each within the time limit.
+/// TCP, with TLS where it is configured. Every address a name resolves to is tried in turn (KIP-602), each within the
+/// time limit.
 pub(crate) struct TcpConnector {
     tls: Option<TlsConnector>,
     connect_timeout: Duration,

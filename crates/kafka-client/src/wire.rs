@@ -1,14 +1,17 @@
-//! Kafka's primitive types on the wire: a bounds-checked [`Reader`] and a [`Writer`] that leaves foreign bytes in place.
+//! Kafka's primitive types on the wire: a bounds-checked [`Reader`] and a [`Writer`] that leaves foreign bytes in
+//! place.
 //!
 //! Messages come in two encodings (KIP-482). Before a message's first *flexible* version, strings and arrays carry an
-//! `i16` or `i32` length with -1 for null. From it on they carry an unsigned varint of length + 1 with 0 for null, and every
-//! structure ends in tagged fields. Reader and writer know which encoding they are in, so a message is described once.
+//! `i16` or `i32` length with -1 for null. From it on they carry an unsigned varint of length + 1 with 0 for null, and
+//! every structure ends in tagged fields. Reader and writer know which encoding they are in, so a message is described
+//! once.
 //!
-//! What a peer says about sizes is never trusted. A length is checked against the bytes that are left before anything is
-//! sliced, and a count is checked against the bytes left divided by the least size of one element before anything is
+//! What a peer says about sizes is never trusted. A length is checked against the bytes that are left before anything
+//! is sliced, and a count is checked against the bytes left divided by the least size of one element before anything is
 //! allocated. So what a decoder holds is bounded by the size of the frame times a small constant.
 //!
-//! Copies: strings are copied out (they outlive the frame), byte fields ([`Reader::nullable_bytes`]) are slices of the frame.
+//! Copies: strings are copied out (they outlive the frame), byte fields ([`Reader::nullable_bytes`]) are slices of the
+//! frame.
 
 use bytes::{Buf, Bytes, BytesMut};
 use std::sync::Arc;
@@ -222,8 +225,9 @@ impl Reader {
         self.nullable_array(min_size, element).map(drop)
     }
 
-    /// The tagged fields that end a structure; nothing in the old encoding. `field` reads the tags it knows off a reader that
-    /// holds that field alone and ignores the others: a newer broker may send tags that this version does not know.
+    /// The tagged fields that end a structure; nothing in the old encoding. `field` reads the tags it knows off a
+    /// reader that holds that field alone and ignores the others: a newer broker may send tags that this version does
+    /// not know.
     pub fn tagged(&mut self, mut field: impl FnMut(u32, &mut Self) -> Decoded<()>) -> Decoded<()> {
         if !self.flexible {
             return Ok(());

@@ -56,13 +56,13 @@ impl Cluster {
         Ok(topics)
     }
 
-    /// Creates a topic and waits until every partition's leader is known here, for 10 s at most. -1 for `partitions` or `replication_factor` takes the broker's default
-    /// (2.4 and later).
+    /// Creates a topic and waits until every partition's leader is known here, for 10 s at most. -1 for `partitions` or
+    /// `replication_factor` takes the broker's default (2.4 and later).
     ///
     /// # Errors
     ///
-    /// The controller's refusal, as [`Error::Broker`]. If the connection is lost after the request was sent, the topic may have been
-    /// created; nothing is repeated then.
+    /// The controller's refusal, as [`Error::Broker`]. If the connection is lost after the request was sent, the topic
+    /// may have been created; nothing is repeated then.
     ///
     /// # Cancel safety
     ///
@@ -129,7 +129,8 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// The broker's refusal, as [`Error::Broker`]: `UNKNOWN_TOPIC_OR_PARTITION`, `TOPIC_AUTHORIZATION_FAILED` and so on.
+    /// The broker's refusal, as [`Error::Broker`]: `UNKNOWN_TOPIC_OR_PARTITION`, `TOPIC_AUTHORIZATION_FAILED` and so
+    /// on.
     ///
     /// # Cancel safety
     ///

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// The longest a broker is asked to hold a fetch; a longer wait is made of several. A caller that goes away blocks a connection for no
-/// longer than this.
+/// The longest a broker is asked to hold a fetch; a longer wait is made of several. A caller that goes away blocks a
+/// connection for no longer than this.
 const LONGEST_POLL: Duration = Duration::from_secs(5);
 /// The same while other readers wait for a connection to the same broker.
 const SHORTEST_POLL: Duration = Duration::from_millis(250);
@@ -46,8 +46,8 @@ pub struct Fetched {
     pub last_stable_offset: i64,
     /// The first offset of the log.
     pub log_start_offset: i64,
-    /// Whole batches from the one that holds the offset asked for, so records before it may come too; the last batch may be cut. A
-    /// slice of the response frame, which lives as long as this does.
+    /// Whole batches from the one that holds the offset asked for, so records before it may come too; the last batch
+    /// may be cut. A slice of the response frame, which lives as long as this does.
     pub records: Bytes,
 }
 
@@ -78,14 +78,15 @@ impl Cluster {
         }
     }
 
-    /// One partition read from its leader, read_uncommitted: at once if there is anything at `offset`, else after up to `max_wait`.
-    /// Empty `records`: nothing came. `max_bytes` is exceeded by a single batch that is larger (KIP-74). Leader moves are followed
-    /// inside, within the request timeout. At most eight reads at a time go to one broker; the others wait their turn.
+    /// One partition read from its leader, read_uncommitted: at once if there is anything at `offset`, else after up to
+    /// `max_wait`. Empty `records`: nothing came. `max_bytes` is exceeded by a single batch that is larger (KIP-74).
+    /// Leader moves are followed inside, within the request timeout. At most eight reads at a time go to one broker;
+    /// the others wait their turn.
     ///
     /// # Errors
     ///
-    /// `OFFSET_OUT_OF_RANGE` as [`Error::Broker`] where the log has no such offset; `UNKNOWN_TOPIC_ID` if the topic was created anew under
-    /// another id.
+    /// `OFFSET_OUT_OF_RANGE` as [`Error::Broker`] where the log has no such offset; `UNKNOWN_TOPIC_ID` if the topic was
+    /// created anew under another id.
     ///
     /// # Cancel safety
     ///

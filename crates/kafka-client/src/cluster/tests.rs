@@ -360,7 +360,8 @@ async fn a_broker_that_keeps_silent_does_not_hold_up_a_refresh() {
 
 #[tokio::test]
 async fn when_no_known_broker_answers_the_bootstrap_servers_are_asked_again() {
-    // Another cluster's broker takes over the bootstrap address's role: here, the same cluster behind a changing transport.
+    // Another cluster's broker takes over the bootstrap address's role: here, the same cluster behind a changing
+    // transport.
     let (fake, cluster) = start(2).await;
     fake.create_topic("t", 1);
     until(&cluster, |known| known.generation > 0).await;

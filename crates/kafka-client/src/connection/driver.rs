@@ -22,7 +22,8 @@ use tokio::{
 const MAX_SLICES: usize = 64;
 /// The least room to read into.
 const READ_BYTES: usize = 8 * 1024;
-/// A longer throttle is not believed: a broker's quota windows are seconds long, and waiters without a deadline hang on it.
+/// A longer throttle is not believed: a broker's quota windows are seconds long, and waiters without a deadline hang on
+/// it.
 const MAX_THROTTLE: Duration = Duration::from_secs(60);
 /// Brokers close connections that were idle for 10 minutes; closing first avoids writing into their close.
 const MAX_IDLE: Duration = Duration::from_mins(9);
@@ -45,7 +46,8 @@ pub(super) struct Driver {
     throttled_until: Option<Instant>,
     /// The last time that a frame was queued or read.
     active: Instant,
-    /// Fires at or before the next deadline; re-armed only when it fires or is too late, so that a request costs no timer operation.
+    /// Fires at or before the next deadline; re-armed only when it fires or is too late, so that a request costs no
+    /// timer operation.
     timer: Pin<Box<Sleep>>,
     shared: Arc<Shared>,
 }
@@ -117,7 +119,8 @@ impl Driver {
 
     /// Does all that can be done now, leaving `cx` to be woken for the rest.
     fn poll_io(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        // Reading first: an answer may free what is written next, and says more than a failed write about why the peer left.
+        // Reading first: an answer may free what is written next, and says more than a failed write about why the peer
+        // left.
         self.poll_read(cx)?;
         self.poll_requests(cx);
         self.poll_write(cx)?;
@@ -152,8 +155,8 @@ impl Driver {
         }
     }
 
-    /// Room for the rest of the frame that has begun, but never for more than has been received already: a length alone makes
-    /// nobody allocate.
+    /// Room for the rest of the frame that has begun, but never for more than has been received already: a length alone
+    /// makes nobody allocate.
     fn make_room(&mut self) {
         let rest = match self.input.first_chunk::<4>() {
             Some(length) => {

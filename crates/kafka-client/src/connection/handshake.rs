@@ -54,8 +54,8 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// ApiVersions in the newest version, and again in an older one if the broker says so (KIP-511). Kafka 2.2 and 2.3 refuse version 3 with an
-/// empty list: what they speak then is version 0 at least.
+/// ApiVersions in the newest version, and again in an older one if the broker says so (KIP-511). Kafka 2.2 and 2.3
+/// refuse version 3 with an empty list: what they speak then is version 0 at least.
 async fn negotiate(channel: &Channel) -> Result<ApiVersionsResponse, Error> {
     let request = ApiVersionsRequest { software_name: "penstock", software_version: env!("CARGO_PKG_VERSION") };
     let api = ApiVersionsRequest::API;

@@ -14,7 +14,8 @@ pub struct ApiVersionsRequest {
 }
 
 impl Request for ApiVersionsRequest {
-    // Version 4 differs in features that this client does not read, and a broker before 4.0 would refuse it: one round trip lost.
+    // Version 4 differs in features that this client does not read, and a broker before 4.0 would refuse it: one round
+    // trip lost.
     const API: Api = Api { key: 18, name: "ApiVersions", min: 0, max: 3, first_flexible: 3 };
     type Response = ApiVersionsResponse;
 

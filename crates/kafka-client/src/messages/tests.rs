@@ -1,5 +1,5 @@
-//! Every message at every version against an independent implementation (kafka-protocol), and every decoder against bytes that are not
-//! what it expects.
+//! Every message at every version against an independent implementation (kafka-protocol), and every decoder against
+//! bytes that are not what it expects.
 
 use super::*;
 use crate::ErrorCode;
@@ -619,7 +619,10 @@ proptest! {
     #[test]
     fn mutated_answers_do_not_panic(
         which in 0..18_usize,
-        changes in proptest::collection::vec((any::<prop::sample::Index>(), prop_oneof![Just(0xff_u8), Just(0x7f), Just(0x80), any::<u8>()]), 1..6),
+        changes in proptest::collection::vec(
+            (any::<prop::sample::Index>(), prop_oneof![Just(0xff_u8), Just(0x7f), Just(0x80), any::<u8>()]),
+            1..6,
+        ),
     ) {
         let mut answer = valid_answers()[which].to_vec();
         for (at, byte) in changes {
