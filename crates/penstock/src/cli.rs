@@ -8,14 +8,24 @@
 //! | 3 | | | could not be finished | |
 
 use std::{
-    env,
+    env, fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
-use crate::config::{Config, Tls};
+use crate::{
+    client::{Endpoint, Trust},
+    config::{
+        Config, Tls,
+        values::{parse_bytes, parse_duration},
+    },
+    log, server, tail,
+    upload::{self, Bar, Report, Source},
+};
 
 /// What the command line says.
 #[derive(Debug, Parser)]
@@ -27,8 +37,23 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the bridge until SIGTERM or SIGINT, then drain.
+    Serve(ConfigArgs),
     /// Read the configuration and list every mistake in it.
     Check(CheckArgs),
+    /// Stream files of JSON lines into a topic, through cuts, and say what was written.
+    ///
+    /// After a cut the upload goes on with the first line that is not settled. Lines that were on their way when the
+    /// connection was cut are sent again and may be in the topic twice: delivery is at least once.
+    ///
+    /// Exit code: 0 everything was written; 1 something was not, or may not have been (it is listed); 2 wrong usage;
+    /// 3 the upload could not be finished.
+    Upload(UploadArgs),
+    /// Print the records of a topic as they come, until Ctrl-C.
+    Tail(TailArgs),
+    /// Everything in one process: an in-process Kafka, a throw-away certificate, the bridge, and a file through it.
+    #[cfg(feature = "demo")]
+    Demo(DemoArgs),
 }
 
 #[derive(Debug, Args)]
@@ -47,12 +72,129 @@ struct CheckArgs {
     reference: bool,
 }
 
+/// Which bridge, and which topic.
+#[derive(Debug, Args)]
+struct TargetArgs {
+    /// The bridge: https://host:8443.
+    #[arg(long)]
+    url: String,
+    /// The topic.
+    #[arg(long, value_parser = topic)]
+    topic: String,
+    /// PEM file with the authorities that may sign the bridge's certificate, instead of the host's.
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    ca: Option<PathBuf>,
+    /// Believe any certificate: whoever answers may be anyone.
+    #[arg(long)]
+    insecure: bool,
+}
+
+impl TargetArgs {
+    fn endpoint(&self) -> Result<Endpoint, String> {
+        let trust = match &self.ca {
+            _ if self.insecure => Trust::Anyone,
+            Some(file) => Trust::File(file),
+            None => Trust::System,
+        };
+        Endpoint::new(&self.url, trust)
+    }
+}
+
+#[derive(Debug, Args)]
+struct UploadArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Files with a JSON document a line; gzip and zstd are decoded. `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// JSON pointer to the member that is each record's key: /user/id.
+    #[arg(long, value_name = "POINTER")]
+    key: Option<String>,
+    /// Write every record to this partition.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(0..))]
+    partition: Option<i32>,
+    /// A header of every record; may be repeated.
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = record_header)]
+    headers: Vec<String>,
+    /// Compress the body on its way to the bridge.
+    #[arg(long, value_enum)]
+    compress: Option<upload::Compress>,
+    /// Bytes of standard input that are kept until they are settled; then it is read no further.
+    #[arg(long, default_value = "64MiB", value_name = "BYTES", value_parser = window)]
+    window: usize,
+    /// Give up when no further line was settled for this long.
+    #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = duration)]
+    give_up_after: Duration,
+    /// Print what was written as JSON, a line a file.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct TailArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Only this partition.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(0..))]
+    partition: Option<i32>,
+    /// Where to begin: earliest, latest, or an offset.
+    #[arg(long, default_value = "latest", value_parser = start)]
+    from: String,
+    /// Print the bridge's JSON line of each record, or its value alone.
+    #[arg(long, value_enum, default_value_t)]
+    format: tail::Format,
+}
+
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// End after the file went through, instead of serving on.
+    #[arg(long)]
+    once: bool,
+}
+
+fn topic(text: &str) -> Result<String, String> {
+    let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    let fits = letters && (1..=249).contains(&text.len()) && text != "." && text != "..";
+    if fits { Ok(text.to_owned()) } else { Err("a topic has 1 to 249 letters, digits, '.', '_' or '-'".to_owned()) }
+}
+
+fn record_header(text: &str) -> Result<String, String> {
+    let fits = text.contains('=') && text.bytes().all(|byte| !byte.is_ascii_control());
+    if fits { Ok(text.to_owned()) } else { Err("a header is NAME=VALUE".to_owned()) }
+}
+
+fn window(text: &str) -> Result<usize, String> {
+    let bytes = parse_bytes(text).and_then(|bytes| usize::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| "bytes are a number, or text like 64MiB".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "a duration is text like 90s or 10m".to_owned())
+}
+
+fn start(text: &str) -> Result<String, String> {
+    let fits = ["earliest", "latest"].contains(&text) || text.parse::<i64>().is_ok_and(|offset| offset >= 0);
+    if fits { Ok(text.to_owned()) } else { Err("earliest, latest, or an offset".to_owned()) }
+}
+
 /// Exit code of a bad configuration, and of a bad command line.
 const BAD_USAGE: u8 = 2;
+/// Exit code of a failure.
+const FAILED: u8 = 1;
+/// Exit code of an upload that could not be finished.
+const UNFINISHED: u8 = 3;
 
 /// Does what the command line says.
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
+        Command::Serve(args) => match load(&args) {
+            Ok(config) => {
+                log::init(&config.log);
+                server::run(config).map_or_else(|error| fail(FAILED, &error), |()| ExitCode::SUCCESS)
+            }
+            Err(code) => code,
+        },
         Command::Check(args) if args.reference => {
             print!("{}", Config::reference());
             ExitCode::SUCCESS
@@ -64,7 +206,111 @@ pub fn run(cli: Cli) -> ExitCode {
             }
             Err(code) => code,
         },
+        Command::Upload(args) => upload(&args),
+        Command::Tail(args) => tail(args),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => match runtime().block_on(crate::demo::run(args.once)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(FAILED, &error),
+        },
     }
+}
+
+fn upload(args: &UploadArgs) -> ExitCode {
+    let endpoint = match args.target.endpoint() {
+        Ok(endpoint) => endpoint,
+        Err(error) => return fail(BAD_USAGE, &error),
+    };
+    // A wrong name is found before the first line of the first file is sent.
+    for file in args.files.iter().filter(|file| **file != Path::new("-")) {
+        if let Err(error) = fs::metadata(file) {
+            return fail(BAD_USAGE, &format_args!("{}: {error}", file.display()));
+        }
+    }
+    let options = upload::Options {
+        key: args.key.clone(),
+        partition: args.partition,
+        headers: args.headers.clone(),
+        compress: args.compress,
+        give_up_after: args.give_up_after,
+        ..upload::Options::new(endpoint, &args.target.topic)
+    };
+    let runtime = runtime();
+    let mut code = ExitCode::SUCCESS;
+    for file in &args.files {
+        let source = match Source::open(file, args.window) {
+            Ok(source) => source,
+            Err(error) => return fail(UNFINISHED, &format_args!("{}: {error}", file.display())),
+        };
+        let bar = Bar::new(source.name(), source.size());
+        let report = runtime.block_on(upload::upload(&options, source, &bar));
+        bar.clear();
+        if args.json {
+            println!("{}", serde_json::to_string(&report).expect("a report has string keys"));
+        } else {
+            print_report(&report);
+        }
+        if let Some(error) = &report.error {
+            return fail(UNFINISHED, &format_args!("{}: not finished: {error}", report.source));
+        }
+        if !report.is_complete() {
+            code = ExitCode::from(FAILED);
+        }
+    }
+    code
+}
+
+fn print_report(report: &Report) {
+    let Report { source, lines, written, not_written, unknown, resumed, .. } = report;
+    print!("{source}: {lines} lines, {written} written");
+    for (count, what) in [(not_written, "not written"), (unknown, "unknown"), (resumed, "times resumed")] {
+        if *count > 0 {
+            print!(", {count} {what}");
+        }
+    }
+    println!();
+    for failure in &report.failures {
+        let code = failure.error_code.map(|code| format!(" ({code})")).unwrap_or_default();
+        let outcome = failure.outcome.replace('_', " ");
+        println!("  lines {} to {}: {outcome}{code}: {}", failure.first_line, failure.last_line, failure.message);
+    }
+    if report.failures_truncated {
+        println!("  and more");
+    }
+}
+
+fn tail(args: TailArgs) -> ExitCode {
+    let endpoint = match args.target.endpoint() {
+        Ok(endpoint) => endpoint,
+        Err(error) => return fail(BAD_USAGE, &error),
+    };
+    let options = tail::Options {
+        endpoint,
+        topic: args.target.topic,
+        partition: args.partition,
+        from: args.from,
+        format: args.format,
+    };
+    let out = io::BufWriter::new(io::stdout());
+    runtime().block_on(async {
+        tokio::select! {
+            ended = tail::tail(options, out) => match ended {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(FAILED, &error),
+            },
+            _ = tokio::signal::ctrl_c() => ExitCode::SUCCESS,
+        }
+    })
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("the system has room for one more epoll instance")
+}
+
+/// Says on standard error why a command failed.
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("penstock: {error}");
+    ExitCode::from(code)
 }
 
 /// The configuration; or its mistakes are on standard error, and this is the exit code.
@@ -95,4 +341,42 @@ fn summary(config: &Config) -> String {
         config.runtime.workers,
         config.producer.memory_bytes >> 20,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn values_are_checked_where_they_are_typed() {
+        let parse = |args: &str| Cli::try_parse_from(format!("penstock {args}").split(' ')).map(drop);
+        let upload = "upload --url https://b:8443 --topic logs";
+        for good in [
+            "serve --config penstock.toml",
+            "check --config penstock.toml",
+            &format!("{upload} --header a=b --header a= --window 1MiB --give-up-after 30s --json - x.gz"),
+            "tail --url http://b --topic t --from 17 --partition 0 --format value",
+        ] {
+            parse(good).unwrap_or_else(|error| panic!("{good}: {error}"));
+        }
+        for bad in [
+            upload.to_owned(),
+            format!("{upload} --partition=-1 f"),
+            format!("{upload} --header a f"),
+            format!("{upload} --window many f"),
+            format!("{upload} --give-up-after 5 f"),
+            format!("{upload} --insecure --ca a.pem f"),
+            "upload --url https://b --topic a/b f".to_owned(),
+            "tail --url http://b --topic t --from yesterday".to_owned(),
+        ] {
+            assert!(parse(&bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ mod memory;
 mod reference;
 mod resolve;
 mod source;
-mod values;
+pub(crate) mod values;
 
 use std::{
     fmt, fs, io,
@@ -149,7 +149,7 @@ impl fmt::Display for Mistake {
 pub struct Listen {
     /// Where it binds.
     pub address: SocketAddr,
-    /// Connections open at once; one more waits in the kernel's backlog.
+    /// Connections open at once; one more is closed unserved.
     pub max_connections: usize,
     /// A connection this old is closed after the answer under way. `None`: never.
     pub max_connection_age: Option<Duration>,

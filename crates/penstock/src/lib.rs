@@ -1,8 +1,13 @@
 //! The bridge.
 
 pub mod cli;
+pub mod client;
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
 mod http;
 pub mod log;
 pub mod metrics;
 pub mod server;
+pub mod tail;
+pub mod upload;

@@ -211,7 +211,8 @@ const BYTE_UNITS: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
-fn parse_bytes(text: &str) -> Option<u64> {
+/// "64MiB", "1000000".
+pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
     let (digits, unit) = match BYTE_UNITS.iter().find(|(unit, _)| text.ends_with(unit)) {
         Some((unit, bytes)) => (text[..text.len() - unit.len()].trim_end(), *bytes),
         None => (text, 1),
@@ -231,7 +232,8 @@ pub(super) fn show_bytes(bytes: u64) -> String {
 /// Milliseconds of each unit; `ms` before `m` and `s`, whose ends it shares.
 const TIME_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// "300s", "5ms", "2m".
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let (unit, milliseconds) = TIME_UNITS.iter().find(|(unit, _)| text.ends_with(unit))?;
     let number = parse_digits(text[..text.len() - unit.len()].trim_end())?;
     number.checked_mul(*milliseconds).map(Duration::from_millis)

@@ -1,0 +1,338 @@
+//! An HTTP/1.1 client for our own commands: one connection at a time, over TCP or rustls, full duplex.
+//!
+//! Full duplex is what `penstock upload` needs: its answer tells what is settled while the body is still being sent.
+
+use std::{
+    fmt, io,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use hyper::{
+    Request, Response, Uri,
+    body::{Body, Frame, Incoming},
+    client::conn::http1,
+    header::HOST,
+    http::{request, uri::Scheme},
+};
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio_rustls::TlsConnector;
+
+use crate::config::files;
+
+/// For the TCP connection and the TLS handshake, each.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whose certificate is believed.
+#[derive(Debug, Clone, Copy)]
+pub enum Trust<'a> {
+    /// Those that the host's authorities signed.
+    System,
+    /// Those that an authority of this PEM file signed.
+    File(&'a Path),
+    /// Anybody's: the connection is encrypted, and whoever answers may be anyone.
+    Anyone,
+}
+
+/// A bridge, as its URL names it.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    host: String,
+    port: u16,
+    /// What the `Host` header says.
+    authority: String,
+    /// What paths are appended to; without a slash at its end.
+    base: String,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+impl Endpoint {
+    /// Reads `https://host[:port][/base]` or `http://…`. No connection is made.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the URL, or with the file of authorities.
+    pub fn new(url: &str, trust: Trust<'_>) -> Result<Self, String> {
+        let wrong = || format!("{url} is not a URL like https://host:8443");
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
+        let encrypted = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            _ => return Err(wrong()),
+        };
+        let authority = uri.authority().ok_or_else(wrong)?;
+        if authority.as_str().contains('@') || uri.query().is_some() {
+            return Err(wrong());
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let tls = if encrypted {
+            let name = ServerName::try_from(host.clone()).map_err(|_| wrong())?;
+            Some((Arc::new(client_config(trust)?), name))
+        } else {
+            None
+        };
+        Ok(Self {
+            port: uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 }),
+            authority: authority.as_str().to_owned(),
+            base: uri.path().trim_end_matches('/').to_owned(),
+            host,
+            tls,
+        })
+    }
+
+    /// A request for `path` (which begins with a slash) with its target and `Host` set.
+    pub fn request(&self, path: &str) -> request::Builder {
+        Request::builder().uri(format!("{}{path}", self.base)).header(HOST, &self.authority)
+    }
+
+    /// Opens a connection. The runtime drives it until the [`Connection`] is dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the attempt up.
+    pub async fn connect(&self) -> io::Result<Connection> {
+        let late = |what: &str| io::Error::new(io::ErrorKind::TimedOut, format!("no {what} in {CONNECT_TIMEOUT:?}"));
+        let tcp = timeout(CONNECT_TIMEOUT, TcpStream::connect((self.host.as_str(), self.port)))
+            .await
+            .map_err(|_| late("connection"))??;
+        tcp.set_nodelay(true)?;
+        match &self.tls {
+            None => Connection::new(tcp).await,
+            Some((config, name)) => {
+                let connector = TlsConnector::from(config.clone());
+                let handshake = timeout(CONNECT_TIMEOUT, connector.connect(name.clone(), tcp));
+                Connection::new(handshake.await.map_err(|_| late("TLS session"))??).await
+            }
+        }
+    }
+}
+
+/// Shows the host and port.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.authority)
+    }
+}
+
+fn client_config(trust: Trust<'_>) -> Result<ClientConfig, String> {
+    let roots = match trust {
+        Trust::System => files::authorities(None).map_err(|error| error.to_string())?,
+        Trust::File(path) => files::authorities(Some(path)).map_err(|error| error.to_string())?,
+        Trust::Anyone => rustls::RootCertStore::empty(),
+    };
+    let mut config = files::client_tls(roots, None);
+    if let Trust::Anyone = trust {
+        let believer = Arc::new(BelieveAnyone(config.crypto_provider().clone()));
+        config.dangerous().set_certificate_verifier(believer);
+    }
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// `--insecure`: any certificate will do, but its owner still has to sign the handshake with its key.
+#[derive(Debug)]
+struct BelieveAnyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for BelieveAnyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// One open connection. Dropping it closes it, whatever is under way.
+#[derive(Debug)]
+pub struct Connection {
+    sender: http1::SendRequest<RequestBody>,
+    driver: AbortOnDrop<()>,
+}
+
+impl Connection {
+    async fn new<S>(stream: S) -> io::Result<Self>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        // Its error comes out of the request that it fails.
+        let driver = AbortOnDrop(tokio::spawn(async move { drop(connection.await) }));
+        Ok(Self { sender, driver })
+    }
+
+    /// Sends a request; resolves when the head of its answer is there, which may be before the body has been sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: the connection is of no use after the future was dropped.
+    pub async fn send(&mut self, request: Request<RequestBody>) -> io::Result<Response<Incoming>> {
+        self.sender.ready().await.map_err(explain)?;
+        self.sender.send_request(request).await.map_err(explain)
+    }
+
+    /// Whether another request would find the connection closed.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed() || self.driver.0.is_finished()
+    }
+}
+
+/// hyper's messages stop at "error reading a body"; the reason is in the source.
+fn explain(error: hyper::Error) -> io::Error {
+    let reason = std::error::Error::source(&error).map(ToString::to_string);
+    io::Error::other(reason.unwrap_or_else(|| error.to_string()))
+}
+
+/// A task that ends with its owner.
+#[derive(Debug)]
+pub struct AbortOnDrop<T>(pub JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What a request carries.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// Nothing.
+    Empty,
+    /// What comes through the channel, chunked, until its sender is dropped.
+    Stream(mpsc::Receiver<Bytes>),
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Stream(chunks) => chunks.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+}
+
+/// An answer's body, line by line.
+#[derive(Debug)]
+pub struct Lines {
+    body: Incoming,
+    /// What came after the last whole line.
+    rest: BytesMut,
+    /// How much of `rest` is known to hold no line end.
+    searched: usize,
+    /// Bytes that one line may have.
+    limit: usize,
+}
+
+impl Lines {
+    /// Lines of at most `limit` bytes.
+    pub fn new(body: Incoming, limit: usize) -> Self {
+        Self { body, rest: BytesMut::new(), searched: 0, limit }
+    }
+
+    /// The next line without its line end, or `None` after the last; a last one without a line end counts.
+    ///
+    /// # Errors
+    ///
+    /// The body ended before it was complete, or a line is too long.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing that was read is lost.
+    pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            if let Some(end) = memchr::memchr(b'\n', &self.rest[self.searched..]) {
+                let line = self.rest.split_to(self.searched + end + 1).freeze();
+                self.searched = 0;
+                return Ok(Some(line.slice(..line.len() - 1)));
+            }
+            self.searched = self.rest.len();
+            if self.searched > self.limit {
+                return Err(io::Error::other(format!("the answer has a line of more than {} bytes", self.limit)));
+            }
+            match std::future::poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await {
+                Some(Ok(frame)) => self.rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+                Some(Err(error)) => return Err(explain(error)),
+                None if self.rest.is_empty() => return Ok(None),
+                None => {
+                    self.searched = 0;
+                    return Ok(Some(self.rest.split().freeze()));
+                }
+            }
+        }
+    }
+
+    /// All that is left, at most the limit.
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    pub async fn rest(&mut self) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some(line) = self.next().await? {
+            if !all.is_empty() {
+                all.push(b'\n');
+            }
+            all.extend_from_slice(&line);
+            if all.len() > self.limit {
+                return Err(io::Error::other(format!("the answer has more than {} bytes", self.limit)));
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// `text` for a URL's query or path: everything but letters, digits and `-._~/` is escaped.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
