@@ -337,7 +337,7 @@ impl Supervisor {
 async fn asked(stops: &mut watch::Receiver<u32>, least: u32) {
     if stops.wait_for(|times| *times >= least).await.is_err() {
         // All handles are gone: nobody will ask any more.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -68,7 +68,9 @@ pub(crate) async fn produce(context: &Rc<Context>, name: &str, request: Request<
         let mut upload = upload;
         let stopped = upload.read(None).await.err();
         upload.delivery.resolved().await;
-        let response = upload.result(stopped.as_ref(), |result| result.response());
+        let summary = upload.delivery.summary();
+        let response =
+            UploadResult { topic: upload.topic.name(), summary: &summary, stopped: stopped.as_ref() }.response();
         upload.abandon_body();
         response
     }
@@ -372,7 +374,7 @@ impl Upload {
             let rest = decoder.finish().map_err(broken_encoding)?;
             lines.append(rest, params, topic, delivery, context)?;
         }
-        lines.finish(params, topic, delivery);
+        lines.finish(params, topic, delivery, context);
         if self.delivery.summary().lines == 0 {
             return Err(ApiError::new(code::EMPTY_BODY, "the body is empty"));
         }
@@ -407,11 +409,6 @@ impl Upload {
             };
             lines.append(step, params, topic, delivery, context)?;
         }
-    }
-
-    fn result<R>(&self, stopped: Option<&ApiError>, make: impl FnOnce(&UploadResult<'_>) -> R) -> R {
-        let summary = self.delivery.summary();
-        make(&UploadResult { topic: self.topic.name(), summary: &summary, stopped })
     }
 
     /// Lets go of a body that was not read to its end.
@@ -458,9 +455,11 @@ impl Lines {
     }
 
     /// The body ended where it should.
-    fn finish(&mut self, params: &ProduceParams, topic: &Topic, delivery: &Delivery) {
+    fn finish(&mut self, params: &ProduceParams, topic: &Topic, delivery: &Delivery, context: &Context) {
         if let Some(splitter) = self.splitter.take() {
-            splitter.finish(&mut Sink::new(params, topic, delivery, &mut self.key, &self.too_long));
+            let mut sink = Sink::new(params, topic, delivery, &mut self.key, &self.too_long);
+            splitter.finish(&mut sink);
+            context.metrics.records_refused(sink.refused);
         }
         self.charge.set(0);
         self.charged = 0;
@@ -549,7 +548,9 @@ async fn upload_with_progress(
     context.spawn(async move {
         let stopped = upload.read(Some(began)).await.err();
         upload.delivery.resolved().await;
-        let line = upload.result(stopped.as_ref(), |result| result.last_line());
+        let summary = upload.delivery.summary();
+        let line =
+            UploadResult { topic: upload.topic.name(), summary: &summary, stopped: stopped.as_ref() }.last_line();
         // The client may be gone: then nobody wants to know.
         let _ = finished.send(line);
         upload.abandon_body();

@@ -57,8 +57,11 @@ struct ProgressLine {
 
 /// The lines of one upload. `done` resolves to the last line once everything is settled.
 pub(crate) struct ProgressStream<S, D> {
-    next: Option<Pin<Box<dyn Future<Output = (Pacer<S, D>, Bytes)>>>>,
+    next: Option<NextLine<S, D>>,
 }
+
+/// A line that is being waited for, and who makes the one after it.
+type NextLine<S, D> = Pin<Box<dyn Future<Output = (Pacer<S, D>, Bytes)>>>;
 
 impl<S: Source, D: Future<Output = Vec<u8>> + 'static> ProgressStream<S, D> {
     pub(crate) fn new(source: S, done: D) -> Self {
@@ -73,7 +76,7 @@ impl<S: Source, D: Future<Output = Vec<u8>> + 'static> LineStream for ProgressSt
             return Poll::Ready(None);
         };
         let (pacer, line) = std::task::ready!(next.as_mut().poll(cx));
-        self.next = pacer.done.is_some().then(|| Box::pin(pacer.next()) as Pin<Box<_>>);
+        self.next = pacer.done.is_some().then(|| Box::pin(pacer.next()) as NextLine<S, D>);
         Poll::Ready(Some(line))
     }
 }

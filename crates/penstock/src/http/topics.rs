@@ -19,6 +19,8 @@ use crate::config::Verb;
 
 /// How long Kafka may take for an answer about topics.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the settings of a topic are waited for: without them its description is still one.
+const CONFIGS_PATIENCE: Duration = Duration::from_secs(3);
 /// The description of a topic to create is a handful of numbers and settings.
 const CREATE_BODY_BYTES: usize = 64 * 1024;
 
@@ -86,12 +88,14 @@ pub(crate) async fn describe(context: &Context, name: &str, query: Option<&str>)
     allowed.or_else(|error| context.access.check(name, Verb::Admin).map_err(|_| error))?;
     Query::parse(query)?.finish()?;
     let info = topic_info(context, name).await?;
-    let configs = match ask(name, context.cluster.describe_topic_configs(name)).await {
-        Ok(configs) => Some(configs),
-        Err(error) => {
+    let asked = ask(name, context.cluster.describe_topic_configs(name));
+    let configs = match tokio::time::timeout(CONFIGS_PATIENCE, asked).await {
+        Ok(Ok(configs)) => Some(configs),
+        Ok(Err(error)) => {
             tracing::debug!(topic = name, error = %error.message, "a topic's settings are not told");
             None
         }
+        Err(_) => None,
     };
     let summary = TopicSummary::of(&info);
     Ok(json(

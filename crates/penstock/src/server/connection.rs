@@ -20,7 +20,6 @@
 //! that does not take its answer: if the socket is full and nothing moves in either direction for `idle_timeout`, the
 //! connection ends. A client that is still sending may leave its answer unread for as long as it likes.
 
-use std::any::Any;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -71,7 +70,9 @@ pub(crate) async fn serve(
         Box::pin(async move { Ok::<_, Infallible>(http::handle(context, request, busy).await) })
     });
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(READ_BUFFER).max_header_size(limits.head_bytes).header_read_timeout(None).pipeline_flush(true);
+    // Not `pipeline_flush`: it writes nothing while bytes that were read are not used yet. A head that is refused, or a body
+    // that stands still, leaves such bytes, and then an answer, or progress, would never be sent.
+    builder.max_buf_size(READ_BUFFER).max_header_size(limits.head_bytes).header_read_timeout(None);
     let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut watchdog = Watchdog::new(limits, activity.clone());
     let mut closing = false;
@@ -152,9 +153,9 @@ impl Activity {
 struct Busy(Rc<Activity>);
 
 impl Busy {
-    fn begin(activity: &Rc<Activity>) -> Box<dyn Any> {
+    fn begin(activity: &Rc<Activity>) -> Self {
         activity.enter(Phase::Busy);
-        Box::new(Self(activity.clone()))
+        Self(activity.clone())
     }
 }
 

@@ -13,40 +13,40 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Has one partition.
-pub const TOPIC: &str = "events";
+pub(crate) const TOPIC: &str = "events";
 
 /// A hanging test is a failed one; nothing here takes nearly as long.
 const GIVE_UP: Duration = Duration::from_secs(60);
 
 /// Runs a test with a deadline.
-pub fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async { tokio::time::timeout(GIVE_UP, test).await.expect("the test came to an end") });
 }
 
 /// A running bridge and its Kafka.
-pub struct Bridge {
-    pub kafka: FakeBroker,
-    pub data: SocketAddr,
-    pub management: SocketAddr,
-    pub stop: StopHandle,
+pub(crate) struct Bridge {
+    pub(crate) kafka: FakeBroker,
+    pub(crate) data: SocketAddr,
+    pub(crate) management: SocketAddr,
+    pub(crate) stop: StopHandle,
     server: Server,
     _folder: tempfile::TempDir,
 }
 
 impl Bridge {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with("").await
     }
 
     /// `settings` is TOML. Addresses, and what reaches Kafka, are set here.
-    pub async fn with(settings: &str) -> Self {
+    pub(crate) async fn with(settings: &str) -> Self {
         let kafka = FakeBroker::start_cluster(1).await.expect("loopback");
         kafka.create_topic(TOPIC, 1);
         Self::in_front_of(kafka, settings).await
     }
 
-    pub async fn in_front_of(kafka: FakeBroker, settings: &str) -> Self {
+    pub(crate) async fn in_front_of(kafka: FakeBroker, settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("penstock.toml");
         let mut settings = settings.to_owned();
@@ -86,22 +86,22 @@ impl Bridge {
     }
 
     /// Asks the management listener.
-    pub async fn manage(&self, path: &str) -> Answer {
+    pub(crate) async fn manage(&self, path: &str) -> Answer {
         let mut client = Client::connect(self.management).await;
         client.request("GET", path, &[], b"").await
     }
 
     /// Waits until Kafka was asked such a thing.
-    pub async fn asked(&self, api: ApiKey) {
+    pub(crate) async fn asked(&self, api: ApiKey) {
         assert!(self.kafka.wait_for_requests(api, 1, GIVE_UP).await, "Kafka was asked");
     }
 
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(self.data).await
     }
 
     /// The log of a topic's partition.
-    pub fn log(&self, topic: &str, partition: i32) -> Vec<ConsumerRecord> {
+    pub(crate) fn log(&self, topic: &str, partition: i32) -> Vec<ConsumerRecord> {
         let mut records = self.kafka.all_records(topic).expect("readable");
         records.retain(|record| record.partition == partition);
         records.sort_by_key(|record| record.offset);
@@ -109,20 +109,20 @@ impl Bridge {
     }
 
     /// The values of the only partition of [`TOPIC`].
-    pub fn values(&self) -> Vec<String> {
+    pub(crate) fn values(&self) -> Vec<String> {
         let value =
             |record: ConsumerRecord| String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into();
         self.log(TOPIC, 0).into_iter().map(value).collect()
     }
 
     /// Asks the bridge to stop and waits for its end. What is in Kafka then is all that will ever be.
-    pub async fn stopped(self) -> FakeBroker {
+    pub(crate) async fn stopped(self) -> FakeBroker {
         self.stop.stop();
         self.finished().await
     }
 
     /// Waits for its end.
-    pub async fn finished(self) -> FakeBroker {
+    pub(crate) async fn finished(self) -> FakeBroker {
         self.server.finished().await.expect("a clean end");
         self.kafka
     }
@@ -130,28 +130,28 @@ impl Bridge {
 
 /// A whole answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// Names in lower case.
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.text()))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into()
     }
 
     /// The error's number, after a look at its status and shape.
-    pub fn error_code(&self) -> u64 {
+    pub(crate) fn error_code(&self) -> u64 {
         let document = self.json();
         assert!(document["message"].as_str().is_some_and(|message| !message.is_empty()), "{document}");
         let code = document["error_code"].as_u64().expect("an error has a number");
@@ -162,14 +162,14 @@ impl Answer {
 }
 
 /// One connection.
-pub struct Client<S = TcpStream> {
+pub(crate) struct Client<S = TcpStream> {
     stream: S,
     /// Read and not yet used.
     buffer: Vec<u8>,
 }
 
 impl Client {
-    pub async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("accepted");
         stream.set_nodelay(true).expect("a socket");
         Self::over(stream)
@@ -177,34 +177,34 @@ impl Client {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    pub const fn over(stream: S) -> Self {
+    pub(crate) const fn over(stream: S) -> Self {
         Self { stream, buffer: Vec::new() }
     }
 
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.expect("the bridge reads");
         self.stream.flush().await.expect("the bridge reads");
     }
 
     /// Sends as long as the bridge takes it.
-    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref()).await;
     }
 
     /// One chunk of a chunked body; the last one if it is empty.
-    pub async fn send_chunk(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send_chunk(&mut self, bytes: &[u8]) {
         let head = format!("{:x}\r\n", bytes.len());
         self.send([head.as_bytes(), bytes, b"\r\n"].concat()).await;
     }
 
     /// The head of a request with `Host` and these headers.
-    pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+    pub(crate) fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
         let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         format!("{method} {path} HTTP/1.1\r\nHost: bridge\r\n{headers}\r\n")
     }
 
     /// Sends a request with a `Content-Length` and reads the answer.
-    pub async fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) async fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let length = body.len().to_string();
         let mut headers = headers.to_vec();
         if !body.is_empty() || method == "POST" {
@@ -215,14 +215,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Posts NDJSON to the topic.
-    pub async fn ndjson(&mut self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) async fn ndjson(&mut self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut headers = headers.to_vec();
         headers.push(("Content-Type", "application/x-ndjson"));
         self.request("POST", path, &headers, body).await
     }
 
     /// Reads a whole answer.
-    pub async fn answer(&mut self) -> Answer {
+    pub(crate) async fn answer(&mut self) -> Answer {
         let mut answer = self.answer_head().await;
         if answer.status == 204 {
             return answer;
@@ -240,8 +240,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Reads the head of an answer.
-    pub async fn answer_head(&mut self) -> Answer {
-        let head = self.take_until(b"\r\n\r\n").await.expect("an answer");
+    pub(crate) async fn answer_head(&mut self) -> Answer {
+        let head = self.take_until(b"\r\n\r\n").await;
         let head = String::from_utf8(head).expect("ASCII");
         let mut lines = head.trim_end().split("\r\n");
         let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status");
@@ -253,8 +253,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// The next chunk of a chunked answer; `None` at its end.
-    pub async fn chunk(&mut self) -> Option<Vec<u8>> {
-        let size = self.take_until(b"\r\n").await.expect("a chunk");
+    pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
+        let size = self.take_until(b"\r\n").await;
         let size = usize::from_str_radix(String::from_utf8_lossy(&size).trim(), 16).expect("a size");
         let mut chunk = self.take(size + 2).await;
         chunk.truncate(size);
@@ -262,16 +262,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// The next chunk as a JSON line.
-    pub async fn line(&mut self) -> Option<Value> {
+    pub(crate) async fn line(&mut self) -> Option<Value> {
         let chunk = self.chunk().await?;
         assert_eq!(chunk.iter().filter(|&&byte| byte == b'\n').count(), 1, "a line a chunk");
         Some(serde_json::from_slice(&chunk).expect("JSON"))
     }
 
     /// Whether the bridge closes the connection without another byte.
-    pub async fn is_closed(&mut self) -> bool {
+    pub(crate) async fn is_closed(&mut self) -> bool {
         assert!(self.buffer.is_empty(), "{:?}", String::from_utf8_lossy(&self.buffer));
         matches!(self.stream.read(&mut [0]).await, Ok(0) | Err(_))
+    }
+
+    /// Waits for the end of the connection, whatever comes before it.
+    pub(crate) async fn is_cut_off(&mut self) -> bool {
+        while matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..)) {}
+        true
     }
 
     async fn take(&mut self, count: usize) -> Vec<u8> {
@@ -281,14 +287,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.buffer.drain(..count).collect()
     }
 
-    async fn take_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+    async fn take_until(&mut self, end: &[u8]) -> Vec<u8> {
         loop {
             if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
-                return Some(self.buffer.drain(..at + end.len()).collect());
+                return self.buffer.drain(..at + end.len()).collect();
             }
-            if self.stream.read_buf(&mut self.buffer).await.ok()? == 0 {
-                return None;
-            }
+            let read = self.stream.read_buf(&mut self.buffer).await.expect("more");
+            assert_ne!(read, 0, "the connection ended after {:?}", String::from_utf8_lossy(&self.buffer));
         }
     }
 }

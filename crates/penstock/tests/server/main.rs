@@ -6,4 +6,5 @@ mod harness;
 mod produce;
 mod progress;
 mod refusals;
+mod tls;
 mod topics;

@@ -34,8 +34,9 @@ fn text() -> Vec<u8> {
     (0..5000).flat_map(|n| format!("{{\"line\":{n}}}\n").into_bytes()).collect()
 }
 
-const BOTH: [(ContentEncoding, fn(&[u8]) -> Vec<u8>); 2] =
-    [(ContentEncoding::Gzip, gzip), (ContentEncoding::Zstd, zstd)];
+type Encode = fn(&[u8]) -> Vec<u8>;
+
+const BOTH: [(ContentEncoding, Encode); 2] = [(ContentEncoding::Gzip, gzip), (ContentEncoding::Zstd, zstd)];
 
 #[test]
 fn a_body_in_any_chunks_decodes_to_the_original() {
