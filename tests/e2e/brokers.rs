@@ -67,7 +67,8 @@ fn too_few_replicas_in_sync_is_told_as_not_written() {
 #[test]
 fn a_broker_that_hangs_leaves_records_unknown_and_one_that_is_gone_not_written() {
     let cluster = Cluster::start(Version::V4_1_1, 1, &[]);
-    let bridge = Bridge::start(&cluster.bootstrap());
+    // One worker, so that the connection of the first record is the one that hangs.
+    let bridge = Bridge::start_with(&Settings::new(&cluster.bootstrap()).set("runtime.workers", "1"));
     let topic = cluster.create_topic("hanging", 1);
     let path = format!("/v1/topics/{topic}/records");
     curl_ndjson(&bridge, &path, b"before\n").expect(200);

@@ -14,18 +14,20 @@ const WORKERS: usize = 2;
 /// Beside the workers' connections: metadata, reads, administration.
 const FIXED: usize = 2;
 
-/// A row of `/proc/PID/net/tcp`: local port, remote port, inode; established connections only.
+/// Established loopback connections in the process's tables: local port, remote port, inode.
+///
+/// A JVM's sockets are IPv6 ones, with IPv4 addresses mapped, so both tables count.
 fn established(pid: u32) -> Vec<(u16, u16, u64)> {
-    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).expect("the process runs");
+    let table = |name| fs::read_to_string(format!("/proc/{pid}/net/{name}")).expect("the process runs");
     let loopback = format!("{:08X}", u32::from_ne_bytes(Ipv4Addr::LOCALHOST.octets()));
-    table
-        .lines()
-        .skip(1)
+    [table("tcp"), table("tcp6")]
+        .iter()
+        .flat_map(|table| table.lines().skip(1))
         .filter_map(|row| {
             let columns: Vec<_> = row.split_whitespace().collect();
             let port = |address: &str| {
                 let (host, port) = address.split_once(':')?;
-                (host == loopback).then(|| u16::from_str_radix(port, 16).ok())?
+                host.ends_with(&loopback).then(|| u16::from_str_radix(port, 16).ok())?
             };
             (columns[3] == "01").then_some(())?;
             Some((port(columns[1])?, port(columns[2])?, columns[9].parse().ok()?))

@@ -15,6 +15,13 @@ use crate::support::{assert_counts, assert_topic_is_log, log_lines};
 const NDJSON: &[&str] = &["Content-Type: application/x-ndjson"];
 const END: Duration = Duration::from_secs(60);
 
+/// Waits until the bridge has written `count` records: then their request is certainly under way.
+fn wait_for_written(bridge: &Bridge, count: f64) {
+    eventually("the lines are written", END, || {
+        (bridge.metric("penstock_records_total", &["outcome=\"written\""]) == count).then_some(())
+    });
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_runs_is_finished_and_answered() {
     let cluster = one_broker();
@@ -27,6 +34,7 @@ async fn an_upload_that_runs_is_finished_and_answered() {
     let mut idle = Connection::open(bridge.port).await;
     idle.send("GET /healthz", &[], b"").await;
     idle.reader.answer().await.expect(200);
+    wait_for_written(&bridge, 1_000.0);
 
     bridge.signal("TERM");
     eventually("readiness fails first", END, || {
@@ -69,6 +77,7 @@ async fn an_upload_that_never_ends_is_given_up_at_the_deadline_with_what_was_wri
     let mut upload = Connection::open(bridge.port).await;
     upload.begin_chunked(&format!("POST /v1/topics/{topic}/records"), NDJSON).await;
     upload.writer.chunk(&log_lines(0, 500)).await;
+    wait_for_written(&bridge, 500.0);
     bridge.signal("TERM");
     let answer = upload.reader.answer().await.expect(503);
     assert_counts(&answer.json(), 500, 500, 0, 0);

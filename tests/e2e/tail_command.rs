@@ -17,11 +17,12 @@ fn records_are_printed_as_they_come() {
     let program = binary().display().to_string();
     let ca = certificates().ca.display().to_string();
     let url = bridge.url("");
-    let arguments = ["tail", "--url", &url, "--topic", &topic, "--cacert", &ca];
+    let arguments = ["tail", "--url", &url, "--topic", &topic, "--ca", &ca];
     let mut tail = Process::spawn("penstock tail", &program, arguments, &[]);
     // It may begin at the end of the topic: write until it has seen one, then everything must be seen.
     let path = format!("/v1/topics/{topic}/records");
     penstock_tests::eventually("the tail has begun", Duration::from_secs(60), || {
+        assert!(tail.is_running(), "{}", tail.tail(20));
         curl_ndjson(bridge, &path, b"{\"n\":\"begun\"}\n").expect(200);
         tail.output().iter().any(|line| line.contains("begun")).then_some(())
     });

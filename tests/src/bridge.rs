@@ -27,7 +27,7 @@ pub fn binary() -> PathBuf {
     let found = this.ancestors().map(|folder| folder.join("release/penstock")).find(|binary| binary.is_file());
     found.unwrap_or_else(|| {
         panic!(
-            "no release/penstock in a folder above {}. Build it: cargo build --release --locked -p penstock \
+            "no release/penstock in a folder above {}. Build it: cargo build --release --locked -p penstock --no-default-features \
              (tests/run does)",
             this.display()
         )

@@ -26,6 +26,10 @@ const START: Duration = Duration::from_secs(120);
 /// Quick to start and small, not fast for long: the serial collector, no second compiler tier.
 const JVM: [&str; 3] = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 
+/// As `kafka-server-start.sh` runs a broker, for measurements: its heap and its collector's settings.
+const LOAD_JVM: [&str; 4] =
+    ["-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35"];
+
 /// slf4j-simple's settings (3.9.2 and 2.2.1).
 const SIMPLE_LOGGER: [&str; 5] = [
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
@@ -51,6 +55,7 @@ logger.started.level = info
 #[derive(Debug)]
 pub struct Cluster {
     version: Version,
+    jvm: &'static [&'static str],
     dir: PathBuf,
     nodes: Vec<Node>,
     /// The watched ZooKeeper of 2.2.1, kept for its drop.
@@ -71,6 +76,15 @@ impl Cluster {
     /// The fixture's: topics are not created by being mentioned, nothing is removed by age, and with three nodes a topic
     /// needs two in-sync replicas.
     pub fn start(version: Version, count: usize, settings: &[(&str, &str)]) -> Self {
+        Self::start_on(&JVM, version, count, settings)
+    }
+
+    /// The same with nodes that are run for speed, not for a quick start.
+    pub fn start_for_load(version: Version, count: usize, settings: &[(&str, &str)]) -> Self {
+        Self::start_on(&LOAD_JVM, version, count, settings)
+    }
+
+    fn start_on(jvm: &'static [&'static str], version: Version, count: usize, settings: &[(&str, &str)]) -> Self {
         let dir = temp_dir(&format!("kafka-{version}"));
         let ports: Vec<_> = (0..count).map(|_| (free_port(), free_port())).collect();
         let zookeeper = (version == Version::V2_2_1).then(|| start_zookeeper(&dir));
@@ -110,7 +124,7 @@ impl Cluster {
                 node
             })
             .collect();
-        let cluster = Self { version, dir, nodes, zookeeper: zookeeper.map(|(process, _)| process) };
+        let cluster = Self { version, jvm, dir, nodes, zookeeper: zookeeper.map(|(process, _)| process) };
         if version != Version::V2_2_1 {
             cluster.format();
         }
@@ -231,7 +245,7 @@ impl Cluster {
 
     fn spawn(&self, index: usize) {
         let node = &self.nodes[index];
-        let mut arguments: Vec<_> = JVM.iter().chain(&SIMPLE_LOGGER).map(ToString::to_string).collect();
+        let mut arguments: Vec<_> = self.jvm.iter().chain(&SIMPLE_LOGGER).map(ToString::to_string).collect();
         arguments.push(format!("-Dlog4j2.configurationFile={}", node.dir.join("log4j2.properties").display()));
         arguments.extend(["-cp", self.version.class_path(), "kafka.Kafka"].map(ToOwned::to_owned));
         arguments.push(node.dir.join("server.properties").display().to_string());

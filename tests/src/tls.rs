@@ -38,8 +38,8 @@ pub fn certificates() -> &'static Certificates {
         let issuer = Issuer::new(authority, authority_key);
 
         let server_key = KeyPair::generate().expect("a key can be made");
-        let mut server = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])
-            .expect("both are valid names");
+        let mut server =
+            CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("both are valid names");
         server.distinguished_name.push(DnType::CommonName, "localhost");
         let server = server.signed_by(&server_key, &issuer).expect("the authority signs");
 
