@@ -1,0 +1,229 @@
+//! The runner: contenders take turns on one broker, so that whatever else the machine does meets all of them alike; what
+//! counts are medians and ratios within one run, not absolute figures of different days.
+
+mod child;
+mod contender;
+mod kernel;
+mod plot;
+mod report;
+mod scenario;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use kafka_client::{Cluster as Client, Config, OffsetSpec};
+use penstock_tests::{distribution::Version, free_port, kafka::Cluster, process::Process, temp_dir, unique};
+use tokio::{runtime::Runtime, time::Instant};
+
+use self::{
+    contender::Contenders,
+    report::{Results, Sample},
+    scenario::{Broker, Scenario, Traffic},
+};
+use crate::Report;
+
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Two minutes instead of fifteen: one round, short ones, fewer contenders; for a look, not for figures
+    #[arg(long)]
+    quick: bool,
+    /// Scenarios whose names begin so; can be repeated
+    #[arg(long)]
+    only: Vec<String>,
+    /// How many times each contender takes its turn [default: 3, quick: 1]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Where results.csv, results.md and the plots go
+    #[arg(long, default_value = "bench/results")]
+    out: PathBuf,
+    /// The program with the baselines on librdkafka
+    #[arg(long, env = "PENSTOCK_BENCH_LIBRDKAFKA")]
+    librdkafka: PathBuf,
+    /// Only lists the scenarios
+    #[arg(long)]
+    list: bool,
+}
+
+pub(crate) fn run(options: &Options) -> ExitCode {
+    let scenarios: Vec<_> = scenario::all()
+        .into_iter()
+        .filter(|scenario| options.only.is_empty() || options.only.iter().any(|only| scenario.name.starts_with(only)))
+        .filter(|scenario| !options.quick || !options.only.is_empty() || scenario.quick())
+        .collect();
+    if options.list || scenarios.is_empty() {
+        scenarios.iter().for_each(|scenario| println!("{:14} {}", scenario.name, scenario.about));
+        return ExitCode::SUCCESS;
+    }
+    let begun = Instant::now();
+    let mut bench = Bench::start(options);
+    let mut results = Results::default();
+    for scenario in &scenarios {
+        eprintln!("== {} (at {} s)", scenario.about, begun.elapsed().as_secs());
+        bench.measure(scenario, &mut results);
+        eprint!("{}", results.table(scenario));
+    }
+    results.write(&options.out, &scenarios);
+    eprintln!("{} s; {}", begun.elapsed().as_secs(), options.out.display());
+    if results.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// The brokers and what talks to them.
+struct Bench<'a> {
+    options: &'a Options,
+    runtime: Runtime,
+    kafka: Cluster,
+    null: Null,
+    /// Whether the broker has been under load.
+    warm: bool,
+}
+
+struct Null {
+    bootstrap: String,
+    process: Process,
+}
+
+impl<'a> Bench<'a> {
+    fn start(options: &'a Options) -> Self {
+        // Deleted topics give their bytes back at once: a run writes more than a disk may hold.
+        let settings = [("log.segment.delete.delay.ms", "0"), ("log.cleaner.enable", "false")];
+        let kafka = Cluster::start_for_load(Version::V4_1_1, 1, &settings);
+        let bootstrap = format!("127.0.0.1:{}", free_port());
+        let this = std::env::current_exe().expect("a process knows its program");
+        let process = Process::spawn(
+            "null-broker",
+            &this.display().to_string(),
+            ["null-broker", "--partitions", "4", "--listen", &bootstrap],
+            &[],
+        );
+        process.wait_for_line("it listens", contender::START, |line| line == "listening");
+        // The kafka-client's tasks run on it.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        Self {
+            options,
+            runtime: runtime.expect("a runtime can be made"),
+            kafka,
+            null: Null { bootstrap, process },
+            warm: false,
+        }
+    }
+
+    fn bootstrap(&self, broker: Broker) -> String {
+        match broker {
+            Broker::Kafka => self.kafka.bootstrap(),
+            Broker::Null => self.null.bootstrap.clone(),
+        }
+    }
+
+    fn measure(&mut self, scenario: &Scenario, results: &mut Results) {
+        let bootstrap = self.bootstrap(scenario.broker);
+        let client = self.runtime.block_on(async {
+            Client::start(Config { bootstrap_servers: vec![bootstrap.clone()], ..Config::default() })
+        });
+        let file = temp_dir("records").join("records.ndjson");
+        std::fs::write(&file, crate::payload::ndjson(scenario.record_bytes))
+            .expect("the temporary folder can be written");
+        let broker_pid = match scenario.broker {
+            Broker::Kafka => self.kafka.pids()[0],
+            Broker::Null => self.null.process.pid(),
+        };
+        let mut contenders = Contenders::new(scenario, &bootstrap, &file, broker_pid, self.options);
+        if !std::mem::replace(&mut self.warm, true) {
+            // The JVM compiles what it runs often; nobody's first run should pay for it.
+            let topic = self.topic(scenario, &client);
+            let _unmeasured = contenders.run(scenario.contenders[0], Step::Whole(scenario.traffic), &topic);
+            self.delete(scenario, &client, &topic);
+        }
+        let rounds = self.options.rounds.unwrap_or(if self.options.quick { 1 } else { 3 });
+        for round in 0..rounds {
+            for turn in 0..scenario.contenders.len() {
+                // Another one begins each round.
+                let contender = scenario.contenders[(turn + round) % scenario.contenders.len()];
+                for step in scenario.steps() {
+                    let topic = self.topic(scenario, &client);
+                    let load_average = kernel::load_average();
+                    let measured = contenders.run(contender, step, &topic);
+                    let found = self.records(scenario, &client, &topic);
+                    self.delete(scenario, &client, &topic);
+                    match measured {
+                        Some(measured) if found == measured.report.records => {
+                            let sample =
+                                Sample { scenario: scenario.name, contender, step, round, load_average, measured };
+                            eprintln!("  {sample}");
+                            results.samples.push(sample);
+                        }
+                        Some(measured) => {
+                            let Report { records, .. } = measured.report;
+                            eprintln!("  {contender}: FAILED: {records} records acknowledged, {found} in Kafka");
+                            results.failed = true;
+                        }
+                        None => {
+                            eprintln!("  {contender}: FAILED: it ended early");
+                            results.failed = true;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn topic(&self, scenario: &Scenario, client: &Client) -> String {
+        match scenario.broker {
+            Broker::Kafka => {
+                let topic = self.kafka.create_topic_with(
+                    scenario.name,
+                    scenario.partitions,
+                    &[("segment.bytes", "268435456"), ("file.delete.delay.ms", "0")],
+                );
+                let known = self.runtime.block_on(client.topic(&topic));
+                known.expect("the topic was created");
+                topic
+            }
+            Broker::Null => unique(scenario.name),
+        }
+    }
+
+    /// How many records the topic holds, from the ends of its partitions.
+    fn records(&self, scenario: &Scenario, client: &Client, topic: &str) -> u64 {
+        self.runtime.block_on(async {
+            let info = client.topic(topic).await.expect("the topic is there");
+            let mut records = 0;
+            for partition in 0..scenario.partitions {
+                let end = client.list_offset(&info, partition, OffsetSpec::Latest).await.expect("its leader answers");
+                records += end.offset.unwrap_or(0) as u64;
+            }
+            records
+        })
+    }
+
+    fn delete(&self, scenario: &Scenario, client: &Client, topic: &str) {
+        if scenario.broker == Broker::Kafka {
+            self.runtime.block_on(client.delete_topic(topic)).expect("the controller deletes the topic");
+        }
+    }
+}
+
+impl Scenario {
+    /// Whether it is among those of a quick run.
+    fn quick(&self) -> bool {
+        matches!(self.name, "ndjson-100" | "ndjson-1k" | "lone-1k" | "idle-1k" | "keyed-100")
+    }
+}
+
+/// One thing to run: the scenario's traffic, or a paced one at a share of the peak.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Step {
+    Whole(Traffic),
+    Share { connections: usize, share: f64 },
+}
+
+impl Scenario {
+    fn steps(&self) -> Vec<Step> {
+        match self.traffic {
+            Traffic::Paced { connections, shares } => [Step::Whole(Traffic::Lone { connections })]
+                .into_iter()
+                .chain(shares.map(|share| Step::Share { connections, share }))
+                .collect(),
+            traffic => vec![Step::Whole(traffic)],
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What is measured: traffic of one kind, and who carries it.
+
+use std::fmt;
+
+/// One row of docs/benchmarks.md per contender.
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// One line for the reader.
+    pub(crate) about: &'static str,
+    pub(crate) record_bytes: usize,
+    pub(crate) partitions: i32,
+    pub(crate) broker: Broker,
+    pub(crate) traffic: Traffic,
+    /// The others are compared with the first.
+    pub(crate) contenders: Vec<Contender>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broker {
+    Kafka,
+    Null,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Traffic {
+    /// Four connections, one long upload each, as fast as they go.
+    Upload(Shape),
+    /// One record a request on so many keep-alive connections, as fast as they go.
+    Lone { connections: usize },
+    /// One record a request, so many a second, on one connection: an idle bridge.
+    Idle { rate: f64 },
+    /// Lone records, open loop, at these shares of the peak that a `Lone` round finds first.
+    Paced { connections: usize, shares: [f64; 3] },
+}
+
+/// How an upload is cut.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) keyed: bool,
+    /// Chunked, instead of a Content-Length.
+    pub(crate) chunk_bytes: Option<usize>,
+    pub(crate) tls_record_bytes: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contender {
+    /// The bridge.
+    Penstock { tls: bool, workers: u8 },
+    /// librdkafka without a bridge.
+    Native,
+    /// Kafka's own producer, Java's, without a bridge.
+    Java,
+    /// hyper and librdkafka.
+    Afternoon { tls: bool, linger_ms: u32 },
+    /// Our own client, one record at a time.
+    RoundTrip,
+}
+
+impl fmt::Display for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = |tls| if tls { "TLS" } else { "plain" };
+        match *self {
+            Self::Penstock { tls, workers: 1 } => write!(f, "penstock {}", transport(tls)),
+            Self::Penstock { tls, workers } => write!(f, "penstock {} {workers} workers", transport(tls)),
+            Self::Native => f.write_str("librdkafka native"),
+            Self::Java => f.write_str("ProducerPerformance native"),
+            Self::Afternoon { tls, linger_ms } => write!(f, "afternoon {} linger {linger_ms} ms", transport(tls)),
+            Self::RoundTrip => f.write_str("Kafka round trip"),
+        }
+    }
+}
+
+const TLS: Contender = Contender::Penstock { tls: true, workers: 1 };
+const PLAIN: Contender = Contender::Penstock { tls: false, workers: 1 };
+const AFTERNOON: Contender = Contender::Afternoon { tls: true, linger_ms: 5 };
+const AFTERNOON_0: Contender = Contender::Afternoon { tls: true, linger_ms: 0 };
+
+/// All of them, in the order in which they run.
+pub(crate) fn all() -> Vec<Scenario> {
+    let upload = |name, about, record_bytes, contenders: &[Contender]| Scenario {
+        name,
+        about,
+        record_bytes,
+        partitions: 4,
+        broker: Broker::Kafka,
+        traffic: Traffic::Upload(Shape::default()),
+        contenders: contenders.to_vec(),
+    };
+    let shaped = |name, about, shape| Scenario { traffic: Traffic::Upload(shape), ..upload(name, about, 100, &[TLS]) };
+    let lone =
+        |name, about, traffic, contenders: &[Contender]| Scenario { traffic, ..upload(name, about, 1024, contenders) };
+    let everyone = [Contender::Native, TLS, PLAIN, AFTERNOON, Contender::Java];
+    let keyed = Shape { keyed: true, ..Shape::default() };
+    vec![
+        upload("ndjson-100", "NDJSON, 100 B a record", 100, &everyone),
+        upload("ndjson-1k", "NDJSON, 1 KiB a record", 1024, &everyone),
+        upload("ndjson-10k", "NDJSON, 10 KiB a record", 10_240, &everyone),
+        Scenario {
+            partitions: 12,
+            traffic: Traffic::Upload(keyed),
+            ..upload("keyed-100", "NDJSON with ?key=/id, 100 B a record, 12 partitions", 100, &[Contender::Native, TLS])
+        },
+        lone(
+            "lone-1k",
+            "one 1 KiB record a request, 64 keep-alive connections",
+            Traffic::Lone { connections: 64 },
+            &[AFTERNOON_0, TLS, PLAIN, AFTERNOON],
+        ),
+        lone(
+            "idle-1k",
+            "one 1 KiB record every 5 ms on one connection",
+            Traffic::Idle { rate: 200.0 },
+            &[Contender::RoundTrip, TLS, PLAIN, AFTERNOON_0],
+        ),
+        lone(
+            "paced-1k",
+            "lone 1 KiB records, open loop, at shares of the peak",
+            Traffic::Paced { connections: 64, shares: [0.5, 0.7, 0.9] },
+            &[TLS],
+        ),
+        shaped("length-100", "Content-Length, TLS records of 16 KiB", Shape::default()),
+        shaped("chunk64k-100", "chunks of 64 KiB", Shape { chunk_bytes: Some(64 << 10), ..Shape::default() }),
+        shaped("chunkline-100", "one line a chunk", Shape { chunk_bytes: Some(101), ..Shape::default() }),
+        shaped("tls1400-100", "TLS records of 1.4 KiB", Shape { tls_record_bytes: Some(1400), ..Shape::default() }),
+        Scenario {
+            broker: Broker::Null,
+            ..upload("null-100", "null broker, 100 B a record", 100, &[Contender::Native, TLS, PLAIN])
+        },
+        Scenario {
+            broker: Broker::Null,
+            ..upload("null-1k", "null broker, 1 KiB a record", 1024, &[Contender::Native, TLS, PLAIN])
+        },
+        Scenario {
+            broker: Broker::Null,
+            ..lone("null-lone-1k", "null broker, lone 1 KiB records", Traffic::Lone { connections: 64 }, &[TLS, PLAIN])
+        },
+    ]
+}
