@@ -131,13 +131,8 @@ impl Metrics {
     ///
     /// When there is no such worker: `worker` is below what [`Metrics::new`] was given.
     pub fn connection_opened(&self, worker: usize) -> OpenConnection {
-        self.0.workers[worker]
-            .connections_opened
-            .fetch_add(1, Relaxed);
-        OpenConnection {
-            metrics: self.clone(),
-            worker,
-        }
+        self.0.workers[worker].connections_opened.fetch_add(1, Relaxed);
+        OpenConnection { metrics: self.clone(), worker }
     }
 
     /// A client's connection was closed unserved because too many were open.
@@ -196,9 +191,7 @@ impl Observer for Metrics {
     }
 
     fn broker_error(&self, code: ErrorCode) {
-        let index = usize::try_from(i32::from(code.0) + 1)
-            .ok()
-            .filter(|index| *index < ERROR_CODES);
+        let index = usize::try_from(i32::from(code.0) + 1).ok().filter(|index| *index < ERROR_CODES);
         self.0.broker_errors[index.unwrap_or(0)].fetch_add(1, Relaxed);
     }
 
@@ -209,23 +202,11 @@ impl Observer for Metrics {
 
 impl Inner {
     fn round_trip(&self, broker: i32) -> Arc<Histogram> {
-        if let Some(known) = self
-            .round_trips
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&broker)
-        {
+        if let Some(known) = self.round_trips.read().unwrap_or_else(PoisonError::into_inner).get(&broker) {
             return known.clone();
         }
-        let mut brokers = self
-            .round_trips
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let broker = if brokers.len() < MAX_BROKERS {
-            broker
-        } else {
-            -1
-        };
+        let mut brokers = self.round_trips.write().unwrap_or_else(PoisonError::into_inner);
+        let broker = if brokers.len() < MAX_BROKERS { broker } else { -1 };
         let new = || Arc::new(Histogram::new(&histogram::MICROSECONDS, Scale::MICRO));
         brokers.entry(broker).or_insert_with(new).clone()
     }
@@ -266,9 +247,7 @@ pub struct OpenConnection {
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.metrics.0.workers[self.worker]
-            .connections_closed
-            .fetch_add(1, Relaxed);
+        self.metrics.0.workers[self.worker].connections_closed.fetch_add(1, Relaxed);
     }
 }
 

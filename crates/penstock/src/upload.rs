@@ -29,6 +29,9 @@ use crate::client::Endpoint;
 use answer::{Counts, Progress, Summary};
 use attempt::{Ended, attempt};
 
+/// The bridge's error code for a body that was silent for too long: a pipe that had nothing to say.
+const TOO_SLOW: u32 = 408;
+
 /// Failures that are listed one by one.
 const MAX_FAILURES: usize = 100;
 
@@ -156,7 +159,8 @@ pub async fn upload(options: &Options, mut source: Source, bar: &Bar) -> Report 
             Ended::Refused(why) => break Some(why),
             Ended::Cut { why, wait } => (why, wait),
             Ended::Summary(summary) => {
-                let refused = summary.error_code.is_some_and(|code| !(50300..50400).contains(&code));
+                let refused =
+                    summary.error_code.is_some_and(|code| code != TOO_SLOW && !(50300..50400).contains(&code));
                 let why = summary.message.clone().unwrap_or_else(|| "the bridge stopped reading".to_owned());
                 settled = before.clone();
                 settled.summary(&before, summary, source.released_line());
@@ -171,7 +175,8 @@ pub async fn upload(options: &Options, mut source: Source, bar: &Bar) -> Report 
         if source.is_done(settled.through_line) {
             break None;
         }
-        let Some(wait) = patience.wait(settled.through_line > before.through_line, wait) else {
+        let progressed = settled.through_line > before.through_line || source.is_idle();
+        let Some(wait) = patience.wait(progressed, wait) else {
             break Some(format!("given up after {} s without progress: {why}", options.give_up_after.as_secs()));
         };
         resumed += 1;

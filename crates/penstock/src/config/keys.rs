@@ -154,7 +154,8 @@ pub(super) const KEYS: &[Key] = &[
         "listen.idle_timeout",
         seconds(1, DAY),
         Default::Value("300s"),
-        "A connection without a request for this long is closed. Keep it above the idle time of the clients' connection \
+        "A connection without a request for this long is closed, and so is one whose body or whose reader is silent for \
+         this long within a request. Keep it above the idle time of the clients' connection \
          pools and below that of a load balancer in between (350 s on AWS), or clients will meet closed connections.",
     ),
     key(

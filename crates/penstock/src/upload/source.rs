@@ -182,6 +182,11 @@ impl Source {
         matches!(self.input, Input::Pipe { window } if self.held >= window)
     }
 
+    /// A pipe that has nothing to send: whoever writes to it is slow, nobody else.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.input, Input::Pipe { .. }) && self.unsettled.is_empty() && self.incoming.is_empty()
+    }
+
     /// Goes back: the next piece begins with `line`, the first that is not settled.
     ///
     /// # Errors

@@ -573,6 +573,27 @@ async fn without_progress_the_upload_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_pipe_that_has_nothing_to_say_is_waited_for() {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let slow =
+        r#"{"done":true,"error_code":408,"message":"too slow","lines":0,"written":0,"not_written":0,"unknown":0}"#;
+    let script = [Step::Hangup, Step::Status { status: 408, retry_after: None, body: slow }, Step::Hangup];
+    let bridge = FakeBridge::start(script).await;
+    let options = Options { give_up_after: Duration::from_millis(1), ..bridge.options() };
+    let source = Source::pipe("pipe", reader, 1 << 20);
+    let uploading = tokio::spawn(async move { upload(&options, source, &Bar::hidden()).await });
+    // The fourth connection is served: its request is seen before anything was written to the pipe.
+    while bridge.first_lines().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    writer.write_all(b"{}\n").expect("a reader");
+    drop(writer);
+    let report = uploading.await.expect("no panic");
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!((report.lines, report.resumed), (1, 3));
+}
+
+#[tokio::test]
 async fn a_bridge_that_settles_what_was_not_sent_is_not_believed() {
     let bridge = FakeBridge::start([Step::Liar]).await;
     let report = upload_file(&bridge, &lines(10)).await;
