@@ -20,8 +20,8 @@
 //! | one delivery timeout before the deadline, but not before half of the time since the notice | uploads that are still being sent are read no further; when what they brought is resolved they are answered, with what was written and that the rest was not read |
 //! | `drain.deadline` after the signal | what is unresolved is given up: never sent is `not_written`, else `unknown`; those answers have five more seconds to get out |
 //!
-//! As soon as nothing is under way the process ends, at any of these points after the notice. A second signal skips to the
-//! deadline.
+//! As soon as nothing is under way the process ends, at any of these points after the notice. A second signal skips to
+//! the deadline.
 
 mod connection;
 mod listener;
@@ -77,8 +77,8 @@ pub enum ServeError {
     WorkerDied,
 }
 
-/// Runs the bridge on this thread until a signal has ended it: what `penstock serve` does. Prints a `listening` line for
-/// each address on standard output.
+/// Runs the bridge on this thread until a signal has ended it: what `penstock serve` does. Prints a `listening` line
+/// for each address on standard output.
 ///
 /// # Errors
 ///
@@ -130,8 +130,8 @@ impl StopHandle {
 }
 
 impl Server {
-    /// Starts everything on the current runtime and on threads of the workers' own. Returns when both listeners are bound;
-    /// it does not wait for Kafka, which `/readyz` tells.
+    /// Starts everything on the current runtime and on threads of the workers' own. Returns when both listeners are
+    /// bound; it does not wait for Kafka, which `/readyz` tells.
     ///
     /// # Errors
     ///

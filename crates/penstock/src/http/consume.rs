@@ -1,8 +1,8 @@
 //! `GET /v1/topics/{topic}/partitions/{partition}/records`: reads one partition, with no state between two requests.
 //!
 //! Any instance can serve the next request: it needs only the `Kafka-Next-Offset` of this one. Records are read into
-//! memory once, charged to the budget, and become JSON lines as the connection takes them, so the answer itself is never
-//! held whole.
+//! memory once, charged to the budget, and become JSON lines as the connection takes them, so the answer itself is
+//! never held whole.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -220,8 +220,8 @@ struct Read {
     next_offset: i64,
 }
 
-/// Takes records from `offset` on until one of the limits. A batch comes whole, so what lies before `offset` is skipped;
-/// control batches are Kafka's own. The first record comes whatever its size.
+/// Takes records from `offset` on until one of the limits. A batch comes whole, so what lies before `offset` is
+/// skipped; control batches are Kafka's own. The first record comes whatever its size.
 fn collect(fetched: &Fetched, offset: i64, params: &ReadParams) -> Result<Read, ApiError> {
     let mut read = Read { records: Vec::new(), next_offset: offset };
     let mut bytes = 0;
@@ -352,8 +352,8 @@ fn write_member(out: &mut Vec<u8>, name: &str, bytes: Option<&[u8]>, format: Val
     }
 }
 
-/// A JSON document as it is. Line ends can stand only between its tokens, and would end our line: they become spaces, and
-/// the document stays the same.
+/// A JSON document as it is. Line ends can stand only between its tokens, and would end our line: they become spaces,
+/// and the document stays the same.
 fn one_line(document: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr2(b'\n', b'\r', document).is_none() {
         return Cow::Borrowed(document);

@@ -1,8 +1,8 @@
 //! `Content-Encoding` of a request, undone as the body comes in.
 //!
-//! A decoder is fed a chunk and asked for its output step by step, at most [`STEP_BYTES`] at a time, so a small chunk that
-//! inflates to gigabytes costs time but no memory, and between two steps the caller can wait for room. A broken stream is
-//! an error where it breaks; what came before it has been handed out already.
+//! A decoder is fed a chunk and asked for its output step by step, at most [`STEP_BYTES`] at a time, so a small chunk
+//! that inflates to gigabytes costs time but no memory, and between two steps the caller can wait for room. A broken
+//! stream is an error where it breaks; what came before it has been handed out already.
 
 use std::io::Write;
 
@@ -17,7 +17,8 @@ use super::error::ApiError;
 /// The most that one step hands out. The gzip decoder's own step is 32 KiB.
 pub(crate) const STEP_BYTES: usize = 64 * 1024;
 
-/// The largest window that a zstd frame may ask for: 8 MiB, what RFC 8878 section 3.1.1.1.2 wants every decoder to accept.
+/// The largest window that a zstd frame may ask for: 8 MiB, what RFC 8878 section 3.1.1.1.2 wants every decoder to
+/// accept.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// How a body is encoded.
@@ -71,8 +72,8 @@ impl Decoder {
         }
     }
 
-    /// Takes from the front of `input` and gives what it decodes to. `None` when `input` is used up and has given all it
-    /// can; an empty step is no end.
+    /// Takes from the front of `input` and gives what it decodes to. `None` when `input` is used up and has given all
+    /// it can; an empty step is no end.
     pub(crate) fn step(&mut self, input: &mut &[u8]) -> Result<Option<&[u8]>, BrokenEncoding> {
         match self {
             Self::Gzip(gzip) => gzip.step(input),

@@ -1,8 +1,8 @@
 //! Errors as clients see them: a status, a number and a sentence.
 //!
-//! The numbers begin with the status they belong to (40402 is a 404), so one number says both; a number of three digits is
-//! its own status. They are those of docs/http-api.md. A message is for the caller; causes that are for the operator go
-//! to the log where they are known.
+//! The numbers begin with the status they belong to (40402 is a 404), so one number says both; a number of three digits
+//! is its own status. They are those of docs/http-api.md. A message is for the caller; causes that are for the operator
+//! go to the log where they are known.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher, RandomState};

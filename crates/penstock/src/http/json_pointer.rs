@@ -2,8 +2,8 @@
 //!
 //! `?key=/user/id` asks for the key of every line of an upload, so this is work per record: a scan from the front that
 //! stops as soon as the member is found. What lies beside the path is stepped over by matching quotes and brackets, not
-//! checked; what lies on the path, and the member itself, must be JSON. Nothing recurses, so no nesting is deep enough to
-//! harm. Of members with the same name the first counts.
+//! checked; what lies on the path, and the member itself, must be JSON. Nothing recurses, so no nesting is deep enough
+//! to harm. Of members with the same name the first counts.
 
 use std::fmt;
 

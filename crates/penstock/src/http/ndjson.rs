@@ -9,9 +9,10 @@
 //!   slices of the chunk  └── carry ────┘   slice of the chunk
 //! ```
 //!
-//! A whole line is handed on as a slice of the chunk: nothing is copied here. The start of a line that spans chunks waits
-//! in `carry`, the only memory a splitter has. It never grows past the line limit plus one byte (for the `\r` of a
-//! `\r\n` whose `\n` has not come yet). A longer line is refused alone: its bytes are skipped until its `\n`, unbuffered.
+//! A whole line is handed on as a slice of the chunk: nothing is copied here. The start of a line that spans chunks
+//! waits in `carry`, the only memory a splitter has. It never grows past the line limit plus one byte (for the `\r` of
+//! a `\r\n` whose `\n` has not come yet). A longer line is refused alone: its bytes are skipped until its `\n`,
+//! unbuffered.
 //!
 //! The splitter is pure: no I/O, no clock. So its tests can try every way to cut a body into chunks.
 

@@ -1,8 +1,8 @@
-//! What a request says beside its body: query parameters and `Kafka-…` headers, read once into values that need no further
-//! checks.
+//! What a request says beside its body: query parameters and `Kafka-…` headers, read once into values that need no
+//! further checks.
 //!
-//! An unknown or doubled query parameter is refused: `?partion=3` would otherwise write records to partitions that nobody
-//! meant, and a record cannot be taken back.
+//! An unknown or doubled query parameter is refused: `?partion=3` would otherwise write records to partitions that
+//! nobody meant, and a record cannot be taken back.
 
 use std::borrow::Cow;
 use std::str::FromStr;

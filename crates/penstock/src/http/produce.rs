@@ -9,11 +9,11 @@
 //!     └── asked for when Delivery has room ◀─────┘ acknowledged
 //! ```
 //!
-//! A chunk is dropped as soon as its lines are framed. Per record nothing happens but that its end is found, and that it
-//! is framed and copied; room, time and memory are looked at once a chunk.
+//! A chunk is dropped as soon as its lines are framed. Per record nothing happens but that its end is found, and that
+//! it is framed and copied; room, time and memory are looked at once a chunk.
 //!
-//! What was appended is delivered whether or not the client is still there (P5). A body that breaks off leaves its last,
-//! half line unwritten, and the lines before it go on.
+//! What was appended is delivered whether or not the client is still there (P5). A body that breaks off leaves its
+//! last, half line unwritten, and the lines before it go on.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,12 +39,12 @@ use super::respond::{NDJSON, Response, ResponseBody, UploadResult, json};
 use super::{Context, refuse};
 use crate::config::Verb;
 
-/// How long a topic that is not in the cached metadata may be asked for. A cluster that answers does so in milliseconds;
-/// this is for the first request of a process whose connections are still being made.
+/// How long a topic that is not in the cached metadata may be asked for. A cluster that answers does so in
+/// milliseconds; this is for the first request of a process whose connections are still being made.
 const TOPIC_LOOKUP: Duration = Duration::from_secs(3);
 
-/// After the drain's word to stop, a client is still sending at full speed: more than a moment of that is read before the
-/// connection goes, so that the answer arrives.
+/// After the drain's word to stop, a client is still sending at full speed: more than a moment of that is read before
+/// the connection goes, so that the answer arrives.
 const DISCARD_AFTER_STOP: (u64, Duration) = (u64::MAX, Duration::from_secs(5));
 
 /// `POST …/records`.
@@ -556,8 +556,8 @@ async fn upload_with_progress(
         upload.abandon_body();
     });
     if expects_continue {
-        // The head of the answer would take the place of the `100 Continue` that the client waits for. If the upload ended
-        // before a chunk came, its last line says why.
+        // The head of the answer would take the place of the `100 Continue` that the client waits for. If the upload
+        // ended before a chunk came, its last line says why.
         let _ = begin.await;
     }
     let done = async move { last.await.unwrap_or_default() };

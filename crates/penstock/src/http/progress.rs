@@ -1,9 +1,9 @@
 //! Progress of an upload, told while it runs.
 //!
 //! The answer to an upload that asks for it is a stream of lines, each promising that every line of the upload up to
-//! `through_line` is resolved. hyper asks for the next line only when the connection can take it, and a line is made when
-//! it is asked for: a client that does not read holds up nothing, and finds, when it reads again, one line that says what
-//! many would have said.
+//! `through_line` is resolved. hyper asks for the next line only when the connection can take it, and a line is made
+//! when it is asked for: a client that does not read holds up nothing, and finds, when it reads again, one line that
+//! says what many would have said.
 //!
 //! ```text
 //!   upload task:   chunk ─▶ lines ─▶ pipeline ─▶ … ─▶ end ──────────┐

@@ -65,7 +65,8 @@ impl Operation {
         }
     }
 
-    /// Finds the operation, or says why there is none: 404, 405 with what is allowed, 400 for a name that cannot be one.
+    /// Finds the operation, or says why there is none: 404, 405 with what is allowed, 400 for a name that cannot be
+    /// one.
     pub(crate) fn find(method: &Method, path: &str) -> Result<Self, ApiError> {
         let mut segments = [""; 7];
         let mut count = 0;

@@ -12,13 +12,14 @@
 //!        └───────────────────────────────────────────────────────┘
 //! ```
 //!
-//! hyper's own `header_read_timeout` runs from the end of the last request, so it would close idle connections after the
-//! few seconds that a head may take. Here the I/O wrapper notes the first byte of a head, so both bounds hold. A head
-//! whose first bytes came together with the request before it is bounded by `idle_timeout` until more of it comes.
+//! hyper's own `header_read_timeout` runs from the end of the last request, so it would close idle connections after
+//! the few seconds that a head may take. Here the I/O wrapper notes the first byte of a head, so both bounds hold. A
+//! head whose first bytes came together with the request before it is bounded by `idle_timeout` until more of it comes.
 //!
-//! While busy, the body has its own bounds (`http::body`), and the pipeline its delivery timeout. What is left is a client
-//! that does not take its answer: if the socket is full and nothing moves in either direction for `idle_timeout`, the
-//! connection ends. A client that is still sending may leave its answer unread for as long as it likes.
+//! While busy, the body has its own bounds (`http::body`), and the pipeline its delivery timeout. What is left is a
+//! client that does not take its answer: if the socket is full and nothing moves in either direction for
+//! `idle_timeout`, the connection ends. A client that is still sending may leave its answer unread for as long as it
+//! likes.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -70,8 +71,8 @@ pub(crate) async fn serve(
         Box::pin(async move { Ok::<_, Infallible>(http::handle(context, request, busy).await) })
     });
     let mut builder = http1::Builder::new();
-    // Not `pipeline_flush`: it writes nothing while bytes that were read are not used yet. A head that is refused, or a body
-    // that stands still, leaves such bytes, and then an answer, or progress, would never be sent.
+    // Not `pipeline_flush`: it writes nothing while bytes that were read are not used yet. A head that is refused, or a
+    // body that stands still, leaves such bytes, and then an answer, or progress, would never be sent.
     builder.max_buf_size(READ_BUFFER).max_header_size(limits.head_bytes).header_read_timeout(None);
     let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut watchdog = Watchdog::new(limits, activity.clone());
@@ -104,8 +105,8 @@ pub(crate) async fn serve(
     }
 }
 
-/// Closes our side, and gives the client a moment to see that and close its own. A socket that is closed with unread bytes
-/// is reset, and a reset takes with it what the client has not read yet: the answer (RFC 9112 section 9.6).
+/// Closes our side, and gives the client a moment to see that and close its own. A socket that is closed with unread
+/// bytes is reset, and a reset takes with it what the client has not read yet: the answer (RFC 9112 section 9.6).
 async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let farewell = async {
         stream.shutdown().await?;

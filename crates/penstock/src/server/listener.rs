@@ -1,8 +1,8 @@
 //! Accepts connections and hands each to the worker that has the fewest.
 //!
 //! One acceptor for all workers: a load balancer brings few and heavy connections, and sockets of their own per worker
-//! would spread those by a hash that knows nothing of load. Nothing is awaited for a connection here but its acceptance;
-//! handshakes are the worker's.
+//! would spread those by a hash that knows nothing of load. Nothing is awaited for a connection here but its
+//! acceptance; handshakes are the worker's.
 
 use std::io;
 use std::sync::Arc;

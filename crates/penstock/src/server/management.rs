@@ -1,7 +1,7 @@
 //! The management listener: `/livez`, `/readyz`, `/metrics`, in plain HTTP for load balancers and scrapers.
 //!
-//! Readiness is about this process, not about Kafka: ready once a broker has answered, unready again only when a stop is
-//! under way. Were it unready whenever Kafka is, a broker outage would take the whole fleet out of the balancer.
+//! Readiness is about this process, not about Kafka: ready once a broker has answered, unready again only when a stop
+//! is under way. Were it unready whenever Kafka is, a broker outage would take the whole fleet out of the balancer.
 
 use std::convert::Infallible;
 use std::io;

@@ -1,8 +1,8 @@
 //! A PROXY protocol header in front of a connection, where there may be one.
 //!
 //! A load balancer that sends such headers sends them with its health checks too, so the management listener must
-//! understand a connection that begins with one; and since people and scrapers connect to it as well, one that does not.
-//! The first bytes tell: no HTTP request begins as a header does. What the header says is of no interest here.
+//! understand a connection that begins with one; and since people and scrapers connect to it as well, one that does
+//! not. The first bytes tell: no HTTP request begins as a header does. What the header says is of no interest here.
 
 use std::io;
 

@@ -1,5 +1,5 @@
-//! A worker: one OS thread with a runtime of its own, which owns its connections and its pipeline and shares nothing per
-//! record with any other.
+//! A worker: one OS thread with a runtime of its own, which owns its connections and its pipeline and shares nothing
+//! per record with any other.
 
 use std::io;
 use std::rc::Rc;
