@@ -213,6 +213,12 @@ impl Connection {
     }
 }
 
+/// Whether a connection failed because of who answered, not because of the network: a certificate that is not believed, or
+/// no TLS at all. Trying again brings the same.
+pub fn is_distrust(error: &io::Error) -> bool {
+    matches!(error.get_ref(), Some(inner) if inner.is::<rustls::Error>())
+}
+
 /// hyper's messages stop at "error reading a body"; the reason is in the source.
 fn explain(error: hyper::Error) -> io::Error {
     let reason = std::error::Error::source(&error).map(ToString::to_string);

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
-use crate::client::{Connection, Endpoint, Lines, RequestBody, escape};
+use crate::client::{Connection, Endpoint, Lines, RequestBody, escape, is_distrust};
 
 /// One answer's line: a record of the largest kind, as base64, and what is around it.
 const MAX_LINE: usize = 160 * 1024 * 1024;
@@ -135,7 +135,7 @@ enum Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::Passing(error.to_string())
+        if is_distrust(&error) { Self::Refused(error.to_string()) } else { Self::Passing(error.to_string()) }
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     Compress, Options, Source,
     answer::{ErrorBody, Progress, Summary},
 };
-use crate::client::{AbortOnDrop, Endpoint, Lines, RequestBody, escape};
+use crate::client::{AbortOnDrop, Endpoint, Lines, RequestBody, escape, is_distrust};
 
 /// Bytes of one line of the answer: a summary with 100 failures is far below it.
 const MAX_ANSWER_LINE: usize = 1024 * 1024;
@@ -172,7 +172,11 @@ async fn exchange(
     request: Request<RequestBody>,
     events: &mpsc::Sender<Event>,
 ) -> io::Result<Ended> {
-    let mut connection = endpoint.connect().await?;
+    let mut connection = match endpoint.connect().await {
+        Ok(connection) => connection,
+        Err(error) if is_distrust(&error) => return Ok(Ended::Refused(error.to_string())),
+        Err(error) => return Err(error),
+    };
     let response = connection.send(request).await?;
     if response.status() != StatusCode::OK {
         return refusal(response).await;

@@ -601,6 +601,20 @@ async fn a_bridge_that_settles_what_was_not_sent_is_not_believed() {
 }
 
 #[tokio::test]
+async fn a_bridge_that_cannot_be_trusted_is_not_asked_again() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    let (_folder, authority) = file("ca.pem", made.cert.pem().as_bytes());
+    let bridge = FakeBridge::start([]).await;
+    let url = format!("https://{}", bridge.endpoint);
+    let options = Options::new(Endpoint::new(&url, Trust::File(&authority)).expect("a good URL"), "logs");
+    let (_folder, path) = file("lines.ndjson", b"{}\n");
+    let report = upload(&options, open(&path), &Bar::hidden()).await;
+    // What answers here does not even speak TLS.
+    assert_eq!(report.error.as_deref(), Some("received corrupt message of type InvalidContentType"));
+    assert_eq!(report.resumed, 0);
+}
+
+#[tokio::test]
 async fn an_answer_that_only_comes_at_the_end_is_enough() {
     let content = lines(20_000);
     let bridge = FakeBridge::start([Step::Late]).await;
