@@ -15,7 +15,7 @@ pub use brokers::BrokerStats;
 pub use read::{Fetched, ListedOffset, OffsetSpec};
 
 use crate::{
-    Broker, Config, Connection, Error, ErrorCode, Metadata, ProducerIdentity, TopicInfo,
+    Broker, Config, Connection, Error, ErrorCode, Metadata, ProducerIdentity, TopicId, TopicInfo,
     messages::{InitProducerIdRequest, Request},
     metadata::{self, Doubts},
 };
@@ -154,8 +154,16 @@ impl Cluster {
         self.0.core.request_refresh();
     }
 
-    /// KIP-951: a newer leader told in a response. Accepted only with a newer epoch; a refresh is requested anyway.
-    pub fn apply_leader_hint(&self, topic: &str, partition: i32, leader: i32, leader_epoch: i32, endpoints: &[Broker]) {
+    /// KIP-951: a newer leader told in a response about a topic. Accepted only for the topic of that id, for another one of the same
+    /// name counts its epochs from the beginning, and only with a newer epoch; a refresh is requested anyway.
+    pub fn apply_leader_hint(
+        &self,
+        topic: (&str, TopicId),
+        partition: i32,
+        leader: i32,
+        leader_epoch: i32,
+        endpoints: &[Broker],
+    ) {
         self.0.core.apply_leader_hint(topic, partition, leader, leader_epoch, endpoints);
     }
 
@@ -250,7 +258,14 @@ impl Core {
         self.generation.send_replace(generation);
     }
 
-    fn apply_leader_hint(&self, topic: &str, partition: i32, leader: i32, leader_epoch: i32, endpoints: &[Broker]) {
+    fn apply_leader_hint(
+        &self,
+        topic: (&str, TopicId),
+        partition: i32,
+        leader: i32,
+        leader_epoch: i32,
+        endpoints: &[Broker],
+    ) {
         {
             let _doubts = lock(&self.doubts);
             let known = self.metadata();

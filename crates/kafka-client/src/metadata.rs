@@ -212,13 +212,13 @@ fn merge_topic(
 /// KIP-951: a broker named a partition's new leader in another answer. `None` if that is not news.
 pub(crate) fn with_leader(
     known: &Metadata,
-    topic: &str,
+    (topic, id): (&str, TopicId),
     partition: i32,
     leader: i32,
     leader_epoch: i32,
     endpoints: &[Broker],
 ) -> Option<Metadata> {
-    let info = known.topics.get(topic)?;
+    let info = known.topics.get(topic).filter(|info| info.id == id)?;
     let index = usize::try_from(partition).ok()?;
     if leader < 0 || leader_epoch <= info.partitions.get(index)?.leader_epoch {
         return None;

@@ -34,7 +34,7 @@ use crate::{Config, Observer};
 use kafka_client::{Metadata, ProducePartition, ProduceTopic, ProducerIdentity, TopicId, TopicInfo};
 use kafka_records::{Record, Stamp};
 use partition::{Gate, Partition, Topic, mark_ready};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ pub(crate) struct BatchRef {
 pub(crate) struct Drained {
     pub(crate) topics: Vec<ProduceTopic>,
     /// By position in `topics` and partition: how an answer will name them.
-    pub(crate) batches: HashMap<(usize, i32), BatchRef>,
+    pub(crate) batches: BTreeMap<(usize, i32), BatchRef>,
     pub(crate) bytes: usize,
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct Accumulator {
     pool: Arc<BufferPool>,
     observer: Arc<dyn Observer>,
     rng: fastrand::Rng,
-    /// What partitions without a sequence start with.
+    /// What partitions without a sequence start with. Its epoch is above that of every sequence that was forgotten.
     identity: Option<ProducerIdentity>,
     topics: Vec<Option<Topic>>,
     by_name: HashMap<Arc<str>, usize>,
@@ -238,7 +238,27 @@ impl Accumulator {
         topic.retired = true;
         self.by_name.remove(&topic.name);
         for index in 0..topic.partitions.len() {
-            self.give_up(PartitionId { topic: slot, index }, &Cause::TopicGone, now);
+            let id = PartitionId { topic: slot, index };
+            self.give_up(id, &Cause::TopicGone, now);
+            let sequence = self.partition(id).sequence.take();
+            self.begin_above(sequence);
+        }
+    }
+
+    /// A partition's sequence is forgotten. The topic may only have seemed to be gone, or have gone unused for so long
+    /// that the client dropped it: whoever begins there again must not begin where this sequence began, or the broker
+    /// takes its batches for those that it has seen.
+    fn begin_above(&mut self, forgotten: Option<Sequence>) {
+        let (Some(forgotten), Some(identity)) = (forgotten, &mut self.identity) else { return };
+        if !forgotten.is_of(*identity) {
+            return;
+        }
+        match forgotten.successor() {
+            Some(next) => identity.epoch = identity.epoch.max(next.epoch),
+            None => {
+                self.identity = None;
+                self.effects.identity = true;
+            }
         }
     }
 
@@ -440,7 +460,7 @@ impl Accumulator {
 
     /// The next request for `broker`: the head of each of its ready partitions.
     pub(crate) fn drain(&mut self, broker: i32, now: Instant) -> Option<Drained> {
-        let mut drained = Drained { topics: Vec::new(), batches: HashMap::new(), bytes: 0 };
+        let mut drained = Drained { topics: Vec::new(), batches: BTreeMap::new(), bytes: 0 };
         while let Some(id) = self.ready.get_mut(&broker).and_then(VecDeque::pop_front) {
             let gate = Gate { config: &self.config, identity: self.identity, flushing: self.flushing, now };
             // A queue may name a slot that was freed, or taken over by another topic.
@@ -494,9 +514,22 @@ impl Accumulator {
         (!drained.batches.is_empty()).then_some(drained)
     }
 
-    /// True if [`Accumulator::drain`] may have something for `broker`.
-    pub(crate) fn has_ready(&self, broker: i32) -> bool {
-        self.ready.get(&broker).is_some_and(|queue| !queue.is_empty())
+    /// True if [`Accumulator::drain`] has something for `broker`. What moved to another leader, or was settled while it
+    /// waited, leaves the queue here: nobody dials a broker for its sake.
+    pub(crate) fn has_ready(&mut self, broker: i32, now: Instant) -> bool {
+        let Some(queue) = self.ready.get_mut(&broker) else { return false };
+        let gate = Gate { config: &self.config, identity: self.identity, flushing: self.flushing, now };
+        queue.retain(|id| {
+            let topic = self.topics[id.topic].as_mut();
+            let Some(partition) = topic.and_then(|topic| topic.partitions.get_mut(id.index)) else { return false };
+            if partition.leader != Some(broker) {
+                // `in_ready` speaks of another queue.
+                return false;
+            }
+            partition.in_ready = gate.can_send(partition);
+            partition.in_ready
+        });
+        !queue.is_empty()
     }
 
     /// Records that are appended and not settled.

@@ -226,7 +226,8 @@ fn split_ranges(
     (dealt, left_out)
 }
 
-/// Why a record that was left out was left out.
+/// Why a record that was left out was left out. `causes` is sorted.
 pub(crate) fn cause_of(index: u32, causes: &[(u32, Cause)]) -> Option<&Cause> {
-    causes.iter().find(|(at, _)| *at == index).map(|(_, cause)| cause)
+    let at = causes.binary_search_by_key(&index, |(at, _)| *at).ok()?;
+    Some(&causes[at].1)
 }

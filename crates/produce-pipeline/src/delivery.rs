@@ -178,7 +178,7 @@ impl Delivery {
                 if self.has_room() {
                     return;
                 }
-                tokio::select! { () = settled => {}, () = freed => {} }
+                tokio::select! { biased; () = settled => {}, () = freed => {} }
             }
         };
         tokio::time::timeout(self.0.timeout, wait).await.map_err(|_| Cause::NoMemory)

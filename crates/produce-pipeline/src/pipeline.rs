@@ -108,6 +108,7 @@ impl Shell {
         loop {
             let idle = self.acc.borrow().is_idle();
             tokio::select! {
+                biased;
                 _ = ticks.tick(), if !idle => self.with(Accumulator::handle_tick),
                 () = self.woken.notified(), if idle => {}
                 changed = metadata.changed() => {

@@ -13,7 +13,7 @@
 use crate::accumulator::{Accumulator, BatchRef};
 use crate::pipeline::Shell;
 use kafka_client::{Connection, PendingProduce, ProducePartitionResponse, ProduceRequest, ProduceResponse, TopicId};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ struct InFlight {
     /// Topics in the request's order: how the answer names them.
     topics: Vec<(Arc<str>, TopicId)>,
     /// By position in `topics` and partition.
-    batches: HashMap<(usize, i32), BatchRef>,
+    batches: BTreeMap<(usize, i32), BatchRef>,
     sent: Instant,
 }
 
@@ -43,7 +43,7 @@ pub(crate) async fn run(shell: Rc<Shell>, broker: i32, kick: Rc<Notify>) {
     loop {
         if in_flight.is_empty() && connection.as_ref().is_none_or(Connection::is_closed) {
             connection = None;
-            if shell.acc.borrow().has_ready(broker) {
+            if shell.acc.borrow_mut().has_ready(broker, Instant::now()) {
                 connection = dial(&shell, broker).await;
                 if connection.is_none() {
                     continue;
@@ -59,6 +59,7 @@ pub(crate) async fn run(shell: Rc<Shell>, broker: i32, kick: Rc<Notify>) {
         }
         let front = in_flight.front_mut();
         tokio::select! {
+            biased;
             () = kick.notified() => {}
             answer = async { (&mut front.expect("see the guard").pending).await }, if front.is_some() => {
                 let request = in_flight.pop_front().expect("its answer came");
@@ -109,8 +110,8 @@ fn settle(shell: &Shell, broker: i32, mut request: InFlight, answer: Result<Prod
         let Some(at) = request.topics.iter().position(same) else { continue };
         for partition in &topic.partitions {
             if let Some((leader, epoch)) = partition.current_leader {
-                let name = &request.topics[at].0;
-                shell.cluster.apply_leader_hint(name, partition.index, leader, epoch, &response.endpoints);
+                let (name, id) = &request.topics[at];
+                shell.cluster.apply_leader_hint((name, *id), partition.index, leader, epoch, &response.endpoints);
             }
             if let Some(batch) = request.batches.remove(&(at, partition.index)) {
                 log_failure(broker, &request.topics[at].0, partition);

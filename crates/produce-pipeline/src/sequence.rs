@@ -41,15 +41,24 @@ impl Sequence {
         self.next = stamp.base_sequence;
     }
 
+    /// The identity with which another sequence may begin at the same partition and be told from this one. `None` if the
+    /// producer id has no epoch left.
+    pub(crate) fn successor(&self) -> Option<ProducerIdentity> {
+        let epoch = self.identity.epoch;
+        (epoch < LAST_EPOCH).then_some(ProducerIdentity { epoch: epoch + 1, ..self.identity })
+    }
+
+    /// Whether it counts for this producer id.
+    pub(crate) fn is_of(&self, identity: ProducerIdentity) -> bool {
+        self.identity.id == identity.id
+    }
+
     /// Fences everything stamped so far and starts again at 0. False if the producer id has no epoch left: then
     /// only another producer id helps.
     #[must_use]
     pub(crate) fn bump(&mut self) -> bool {
-        if self.identity.epoch >= LAST_EPOCH {
-            return false;
-        }
-        self.identity.epoch += 1;
-        self.next = 0;
+        let Some(identity) = self.successor() else { return false };
+        *self = Self::new(identity);
         true
     }
 }

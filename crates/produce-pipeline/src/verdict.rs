@@ -4,11 +4,16 @@
 //! |---|---|
 //! | none, DUPLICATE_SEQUENCE_NUMBER | written |
 //! | retriable; moves of the leader | again, with the same bytes |
-//! | REQUEST_TIMED_OUT, NOT_ENOUGH_REPLICAS_AFTER_APPEND, UNKNOWN_SERVER_ERROR | again, and it may be in the log already |
+//! | REQUEST_TIMED_OUT, NOT_ENOUGH_REPLICAS_AFTER_APPEND, KAFKA_STORAGE_ERROR, NETWORK_EXCEPTION, UNKNOWN_SERVER_ERROR | again, and it may be in the log already |
 //! | OUT_OF_ORDER_SEQUENCE_NUMBER, UNKNOWN_PRODUCER_ID, INVALID_PRODUCER_EPOCH, PRODUCER_FENCED | this sequence has no future |
 //! | MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE | split |
 //! | record errors (KIP-467) | without the named records |
 //! | anything else | refused |
+//!
+//! Any error may come after the append: a leader that has appended waits for its replicas, and if it loses the leadership
+//! meanwhile it answers NOT_LEADER_OR_FOLLOWER, or UNKNOWN_TOPIC_OR_PARTITION where it loses the replica, though its
+//! successor may hold the batch. Kafka's answer tells the two apart: it carries the batch's offset if and only if the
+//! batch was appended. See [`appended`].
 
 use crate::outcome::Cause;
 use kafka_client::{ErrorCode, ProducePartitionResponse};
@@ -30,9 +35,14 @@ pub(crate) enum Verdict {
     },
     SequenceLost,
     TooLarge,
-    /// Indices within the batch, with the broker's words. Not empty.
+    /// Indices within the batch, in their order, with the broker's words.
     WithoutRecords(Vec<(u32, Cause)>),
     Refused(Cause),
+}
+
+/// Whether the broker says that it appended the batch, whatever it says about what came of it.
+pub(crate) fn appended(response: &ProducePartitionResponse) -> bool {
+    response.base_offset >= 0
 }
 
 impl Verdict {
@@ -50,7 +60,11 @@ impl Verdict {
             ErrorCode::DUPLICATE_SEQUENCE_NUMBER => Self::Written { base_offset: None, log_append_time: None },
             ErrorCode::REQUEST_TIMED_OUT
             | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND
-            | ErrorCode::UNKNOWN_SERVER_ERROR => Self::Again { maybe_written: true, refresh: false },
+            | ErrorCode::KAFKA_STORAGE_ERROR
+            | ErrorCode::NETWORK_EXCEPTION
+            | ErrorCode::UNKNOWN_SERVER_ERROR => {
+                Self::Again { maybe_written: true, refresh: code.invalidates_metadata() }
+            }
             ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER
             | ErrorCode::UNKNOWN_PRODUCER_ID
             | ErrorCode::INVALID_PRODUCER_EPOCH
@@ -59,14 +73,17 @@ impl Verdict {
             ErrorCode::TOPIC_AUTHORIZATION_FAILED
             | ErrorCode::CLUSTER_AUTHORIZATION_FAILED
             | ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED => Self::Refused(Cause::Denied { code }),
-            code if code.is_retriable() => Self::Again { maybe_written: false, refresh: code.invalidates_metadata() },
-            _ if !response.record_errors.is_empty() => Self::WithoutRecords(
-                response
-                    .record_errors
-                    .iter()
+            code if code.is_retriable() => {
+                Self::Again { maybe_written: appended(response), refresh: code.invalidates_metadata() }
+            }
+            _ if !response.record_errors.is_empty() => {
+                let named = response.record_errors.iter();
+                let mut causes: Vec<_> = named
                     .filter_map(|(index, message)| Some((u32::try_from(*index).ok()?, rejected(message))))
-                    .collect(),
-            ),
+                    .collect();
+                causes.sort_by_key(|(index, _)| *index);
+                Self::WithoutRecords(causes)
+            }
             _ => Self::Refused(rejected(&None)),
         }
     }
@@ -80,7 +97,7 @@ mod tests {
         ProducePartitionResponse {
             index: 0,
             error,
-            base_offset: 7,
+            base_offset: if error.is_ok() { 7 } else { -1 },
             log_append_time: -1,
             log_start_offset: 0,
             record_errors: Vec::new(),
@@ -101,7 +118,7 @@ mod tests {
             (ErrorCode::UNKNOWN_TOPIC_ID, again(false, true)),
             (ErrorCode::INCONSISTENT_TOPIC_ID, again(false, true)),
             (ErrorCode::FENCED_LEADER_EPOCH, again(false, true)),
-            (ErrorCode::KAFKA_STORAGE_ERROR, again(false, true)),
+            (ErrorCode::KAFKA_STORAGE_ERROR, again(true, true)),
             (ErrorCode::NOT_ENOUGH_REPLICAS, again(false, false)),
             (ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND, again(true, false)),
             (ErrorCode::REQUEST_TIMED_OUT, again(true, false)),
@@ -121,6 +138,13 @@ mod tests {
         ] {
             assert_eq!(Verdict::of(&response(code)), verdict, "{code:?}");
         }
+    }
+
+    #[test]
+    fn an_error_with_an_offset_comes_after_the_append() {
+        let mut r = response(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        r.base_offset = 7;
+        assert_eq!(Verdict::of(&r), Verdict::Again { maybe_written: true, refresh: true });
     }
 
     #[test]

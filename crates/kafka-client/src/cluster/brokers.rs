@@ -16,16 +16,13 @@ use crate::{
 };
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -213,14 +210,17 @@ impl Brokers {
         result
     }
 
-    /// Dials on the client's own runtime: the connection outlives the caller's.
+    /// Dials on the client's own runtime: the connection outlives the caller's. A caller that goes away ends the attempt, so
+    /// that attempts at a broker that does not answer do not pile up.
     async fn dial_shared(self: &Arc<Self>, broker: &Broker) -> Result<Shared, Error> {
         let (this, broker) = (self.clone(), broker.clone());
-        let dialling = self.runtime.spawn(async move {
+        let mut dialling = JoinSet::new();
+        let attempt = async move {
             let connection = this.dial(&broker).await?;
             Ok(Shared { broker, connection })
-        });
-        dialling.await.unwrap_or(Err(Error::ShutDown))
+        };
+        dialling.spawn_on(attempt, &self.runtime);
+        dialling.join_next().await.and_then(Result::ok).unwrap_or(Err(Error::ShutDown))
     }
 
     /// The connection for short requests.
@@ -278,15 +278,18 @@ impl Brokers {
     pub(super) fn in_order(&self, known: &HashMap<i32, Broker>, avoid: Option<i32>) -> Vec<Broker> {
         let now = Instant::now();
         let nodes = lock(&self.nodes);
-        let mut brokers: Vec<_> = known
-            .values()
+        let mut brokers: Vec<_> = known.values().cloned().collect();
+        // Not in the order of the map, so that a seeded run is repeated exactly.
+        brokers.sort_unstable_by_key(|broker| broker.id);
+        let mut brokers: Vec<_> = brokers
+            .into_iter()
             .map(|broker| {
                 let waits = |until: Option<Instant>| until.is_some_and(|until| until > now);
                 let doubtful = nodes.get(&broker.id).is_some_and(|node| {
                     let health = lock(&node.health);
                     waits(health.not_before) || waits(health.suspect_until)
                 });
-                ((doubtful, avoid == Some(broker.id), random()), broker.clone())
+                ((doubtful, avoid == Some(broker.id), fastrand::u64(..)), broker)
             })
             .collect();
         drop(nodes);
@@ -318,14 +321,8 @@ impl Brokers {
 /// The pause after `failures` earlier failures: doubled by each, bounded, with a fifth of jitter either way.
 pub(super) fn backoff(first: Duration, max: Duration, failures: u32) -> Duration {
     let exact = first.saturating_mul(1 << failures.min(16)).min(max);
-    let percent = u32::try_from(random() % 41).unwrap_or(0);
+    let percent = fastrand::u32(..41);
     exact / 100 * (80 + percent)
-}
-
-/// A number that differs between calls and processes; for jitter and rotation, nothing that must not be guessed.
-pub(super) fn random() -> u64 {
-    static CALLS: AtomicU64 = AtomicU64::new(0);
-    RandomState::new().hash_one(CALLS.fetch_add(1, Relaxed))
 }
 
 /// Nothing that holds these locks panics halfway through a change.

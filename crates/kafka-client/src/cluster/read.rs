@@ -233,7 +233,7 @@ impl Core {
         if let Some((leader, epoch)) = fetched.current_leader
             && !fetched.error.is_ok()
         {
-            self.apply_leader_hint(&topic.name, partition, leader, epoch, &endpoints);
+            self.apply_leader_hint((&topic.name, topic.id), partition, leader, epoch, &endpoints);
         }
         match fetched.error.ok() {
             Ok(()) => Ok(Fetched {

@@ -1,10 +1,11 @@
 //! The refresher: the one task that asks for metadata.
 //!
-//! It sleeps until something is due: the snapshot's age, a request for a refresh, names that [`Cluster::topic`](super::Cluster::topic) waits
-//! for, or a partition without a leader. Names that come in while it asks go into the next request together.
+//! It sleeps until something is due: the snapshot's age, a request for a refresh, names that
+//! [`Cluster::topic`](super::Cluster::topic) waits for, or a partition without a leader. Names that come in while it
+//! asks go into the next request together.
 //!
-//! A broker that does not answer costs one short limit, once: the next one is asked, and the silent one comes last for a while. If no known broker
-//! answers, the bootstrap servers are asked again (KIP-899), every address of each.
+//! A broker that does not answer costs one short limit, once: the next one is asked, and the silent one comes last for
+//! a while. If no known broker answers, the bootstrap servers are asked again (KIP-899), every address of each.
 
 use super::{
     Core, TopicError,
@@ -17,7 +18,7 @@ use crate::{
     transport::parse_address,
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -137,6 +138,7 @@ pub(super) async fn run(core: Arc<Core>) {
         let wake_at = refresher.due();
         if wake_at > Instant::now() {
             tokio::select! {
+                biased;
                 () = sleep_until(wake_at) => {}
                 () = refresher.core.wake.notified() => {}
             }
@@ -162,7 +164,7 @@ struct Refresher {
 
 /// One round's question.
 struct Question {
-    names: HashSet<Arc<str>>,
+    names: BTreeSet<Arc<str>>,
     full: bool,
     confirms: bool,
 }
@@ -213,7 +215,7 @@ impl Refresher {
         let now = Instant::now();
         let mut asks = lock(&self.core.asks);
         let full = now >= self.next_full || (asks.refresh && now >= self.earliest_full());
-        let mut names = HashSet::new();
+        let mut names = BTreeSet::new();
         if full {
             asks.refresh = false;
             let oldest = self.core.now_ms().saturating_sub(u64::try_from(MAX_UNUSED.as_millis()).unwrap_or(u64::MAX));
@@ -372,8 +374,8 @@ impl Lookup {
     }
 }
 
-/// Asks every bootstrap server, the next one as soon as one fails or takes [`STAGGER`], and takes the first answer. `failure`: what to say if
-/// there is none to ask.
+/// Asks every bootstrap server, the next one as soon as one fails or takes [`STAGGER`], and takes the first answer.
+/// `failure`: what to say if there is none to ask.
 async fn ask_bootstrap(
     core: &Arc<Core>,
     request: &MetadataRequest,
@@ -389,6 +391,7 @@ async fn ask_bootstrap(
             next = servers.next();
         }
         let result = tokio::select! {
+            biased;
             Some(result) = attempts.join_next() => result,
             () = sleep(STAGGER), if next.is_some() => continue,
         };
@@ -411,7 +414,8 @@ async fn bootstrap_attempt(
     answer(&connection, &request).await
 }
 
-/// Metadata from one broker. One that is only starting up knows no brokers; one whose cluster has moved says so (KIP-1102).
+/// Metadata from one broker. One that is only starting up knows no brokers; one whose cluster has moved says so
+/// (KIP-1102).
 async fn answer(connection: &Connection, request: &MetadataRequest) -> Result<MetadataResponse, Error> {
     let answer = connection.call(request, i16::MAX, Duration::ZERO).await?;
     if let Err(code) = answer.error.ok() {

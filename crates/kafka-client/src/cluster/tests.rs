@@ -302,9 +302,9 @@ async fn a_hint_moves_the_leader_at_once_and_an_old_one_does_not() {
     let topic = cluster.topic("t").await.expect("the topic");
     let (first, epoch) = (topic.partitions[0].leader.expect("a leader"), topic.partitions[0].leader_epoch);
     let next = (first + 1) % 3;
-    cluster.apply_leader_hint("t", 0, next, epoch, &[]);
+    cluster.apply_leader_hint(("t", topic.id), 0, next, epoch, &[]);
     assert_eq!(leader(&cluster.metadata(), "t"), Some(first));
-    cluster.apply_leader_hint("t", 0, next, epoch + 1, &[]);
+    cluster.apply_leader_hint(("t", topic.id), 0, next, epoch + 1, &[]);
     assert_eq!(leader(&cluster.metadata(), "t"), Some(next));
     // The refresh that follows still tells the older epoch, which is not believed.
     let generation = cluster.metadata().generation;

@@ -130,17 +130,19 @@ fn an_unchanged_topic_is_the_same_allocation() {
 }
 
 #[test]
-fn a_hint_counts_only_with_a_newer_epoch_and_a_known_address() {
+fn a_hint_counts_only_for_the_same_topic_with_a_newer_epoch_and_a_known_address() {
     let (known, _) = merge(&Metadata::default(), answer(vec![topic(1, &[(1, 5)])]), &mut Doubts::default());
+    let t = ("t", known.topics["t"].id);
     for epoch in [4, 5] {
-        assert!(with_leader(&known, "t", 0, 2, epoch, &[]).is_none(), "epoch {epoch}");
+        assert!(with_leader(&known, t, 0, 2, epoch, &[]).is_none(), "epoch {epoch}");
     }
-    assert!(with_leader(&known, "t", 0, 9, 6, &[]).is_none(), "a broker without an address");
-    assert!(with_leader(&known, "t", 0, -1, 6, &[]).is_none());
-    assert!(with_leader(&known, "t", 1, 2, 6, &[]).is_none(), "no such partition");
-    assert!(with_leader(&known, "t", -1, 2, 6, &[]).is_none());
-    assert!(with_leader(&known, "u", 0, 2, 6, &[]).is_none(), "no such topic");
-    let next = with_leader(&known, "t", 0, 9, 6, &[broker(9)]).expect("news");
+    assert!(with_leader(&known, t, 0, 9, 6, &[]).is_none(), "a broker without an address");
+    assert!(with_leader(&known, t, 0, -1, 6, &[]).is_none());
+    assert!(with_leader(&known, t, 1, 2, 6, &[]).is_none(), "no such partition");
+    assert!(with_leader(&known, t, -1, 2, 6, &[]).is_none());
+    assert!(with_leader(&known, ("u", t.1), 0, 2, 6, &[]).is_none(), "no such topic");
+    assert!(with_leader(&known, ("t", TopicId([9; 16])), 0, 2, 6, &[]).is_none(), "another topic of that name");
+    let next = with_leader(&known, t, 0, 9, 6, &[broker(9)]).expect("news");
     assert_eq!((next.topics["t"].partitions[0].leader, &next.brokers[&9]), (Some(9), &broker(9)));
 }
 

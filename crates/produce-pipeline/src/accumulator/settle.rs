@@ -4,7 +4,7 @@ use super::{Accumulator, BatchRef, PartitionId};
 use crate::batch::{Head, cause_of};
 use crate::delivery::{Range, settle_failed, settle_written};
 use crate::outcome::{Cause, Outcome};
-use crate::verdict::Verdict;
+use crate::verdict::{Verdict, appended};
 use kafka_client::{ErrorCode, ProducePartitionResponse};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -34,14 +34,18 @@ impl Accumulator {
         }
         if !response.error.is_ok() {
             self.observer.broker_error(response.error);
-            self.partition(id).last_error = Some(response.error);
+            let partition = self.partition(id);
+            partition.last_error = Some(response.error);
+            if let Some(head) = &mut partition.head {
+                head.maybe_written |= appended(response);
+            }
         }
         match Verdict::of(response) {
             Verdict::Written { base_offset, log_append_time } => self.written(id, base_offset, log_append_time, now),
             Verdict::Again { maybe_written, refresh } => self.again(id, maybe_written, refresh, now),
             Verdict::SequenceLost => self.sequence_lost(id, response.error, now),
             Verdict::TooLarge => self.too_large(id, now),
-            Verdict::WithoutRecords(causes) => self.without_records(id, &causes, now),
+            Verdict::WithoutRecords(causes) => self.without_records(id, response.error, &causes, now),
             Verdict::Refused(cause) => {
                 self.conclude(id, &cause, now);
                 self.offer(id, now);
@@ -56,7 +60,9 @@ impl Accumulator {
         let Some(head) = partition.head.take() else { return };
         settle_written(&head.ranges, id.index as i32, base_offset, log_append_time);
         self.lease.release(head.charged);
-        self.observer.batch_resolved(Outcome::Written, head.count, now - head.created);
+        if !head.ranges.is_empty() {
+            self.observer.batch_resolved(Outcome::Written, head.count, now - head.created);
+        }
         self.offer(id, now);
     }
 
@@ -109,10 +115,12 @@ impl Accumulator {
         self.offer(id, now);
     }
 
-    fn without_records(&mut self, id: PartitionId, causes: &[(u32, Cause)], now: Instant) {
+    fn without_records(&mut self, id: PartitionId, code: ErrorCode, causes: &[(u32, Cause)], now: Instant) {
         let Some(head) = self.partition(id).head.as_ref() else { return };
-        if head.maybe_written || causes.is_empty() {
-            let cause = causes.first().map_or(Cause::Deadline, |(_, cause)| cause.clone());
+        // A broker that names no record of this batch would refuse it again and again.
+        let names_one = causes.first().is_some_and(|(index, _)| *index < head.count);
+        if head.maybe_written || !names_one {
+            let cause = causes.first().map_or(Cause::Rejected { code, message: None }, |(_, cause)| cause.clone());
             self.conclude(id, &cause, now);
         } else {
             self.rewind(id);
@@ -153,6 +161,10 @@ impl Accumulator {
             self.partition(id).queued.push_front(queued);
         }
         self.lease.release(head.charged);
+        if !self.takes_records(id.topic) {
+            // The topic went while the batch was on the wire; under its name there may be another one by now.
+            self.give_up(id, &Cause::TopicGone, now);
+        }
     }
 
     /// Ends the head without success: see the module's table.

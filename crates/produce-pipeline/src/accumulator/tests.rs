@@ -97,7 +97,7 @@ impl Bench {
 
     fn answer(&mut self, batch: BatchRef, error: ErrorCode) {
         let mut response = response(error);
-        response.base_offset = self.next_offset;
+        response.base_offset = if error.is_ok() { self.next_offset } else { -1 };
         self.acc.handle_response(batch, &response, self.now);
     }
 
@@ -694,5 +694,95 @@ fn compressed_batches_split_and_keep_their_codec() {
     let right = b.one();
     b.ack(&right);
     assert_eq!(b.counts(), (2, 0, 0));
+    b.assert_clean();
+}
+
+#[test]
+fn a_topic_that_was_forgotten_and_comes_back_goes_on_under_a_new_epoch() {
+    let mut b = Bench::new(config(), 1);
+    b.append(0, b"a");
+    let first = b.one();
+    assert_eq!(identity(&first.1), (0, 0));
+    b.ack(&first);
+    b.later(1);
+    // Nobody used it for ten minutes, so the client dropped it from its metadata.
+    let (_, handle) = b.acc.topic(&info(1, 1, Some(LEADER), 0), b.now);
+    b._handle = Rc::new(());
+    drop(handle);
+    b.acc.handle_metadata(&metadata(None), b.now);
+    let (slot, handle) = b.acc.topic(&info(1, 1, Some(LEADER), 0), b.now);
+    (b.slot, b._handle) = (slot, handle);
+    b.append(0, b"b");
+    let next = b.one();
+    assert_eq!(identity(&next.1), (1, 0), "under epoch 0 the broker would take it for the first batch");
+    b.ack(&next);
+    assert_eq!(b.counts(), (2, 0, 0));
+    b.assert_clean();
+}
+
+#[test]
+fn a_leader_that_appended_before_it_lost_the_leadership_leaves_records_unknown() {
+    for code in [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ErrorCode::INVALID_TIMESTAMP]
+    {
+        let mut b = Bench::new(config(), 1);
+        b.append(0, b"a");
+        let first = b.one();
+        let mut told = response(code);
+        told.base_offset = 7;
+        b.acc.handle_response(first.0, &told, b.now);
+        b.later(30_000);
+        assert_eq!(b.only_failure().outcome, Outcome::Unknown, "{code}");
+        b.assert_clean();
+    }
+}
+
+#[test]
+fn a_batch_refused_after_its_topic_went_is_not_framed_anew_for_the_next_one() {
+    for code in [ErrorCode::MESSAGE_TOO_LARGE, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode::INVALID_RECORD] {
+        let mut b = Bench::new(config(), 1);
+        b.append(0, b"a");
+        b.append(0, b"b");
+        let first = b.one();
+        b.acc.handle_metadata(&metadata(Some(info(2, 1, Some(LEADER), 0))), b.now);
+        let mut refusal = response(code);
+        if code == ErrorCode::INVALID_RECORD {
+            refusal.record_errors = vec![(0, None)];
+        }
+        b.acc.handle_response(first.0, &refusal, b.now);
+        b.later(5_000);
+        assert!(b.drain().is_empty(), "{code}");
+        assert_eq!(b.counts(), (0, 2, 0), "{code}");
+        b.assert_clean();
+    }
+}
+
+#[test]
+fn a_broker_is_not_dialled_for_what_moved_away_or_was_settled() {
+    let mut b = Bench::new(config(), 2);
+    b.append(0, b"a");
+    assert!(b.acc.has_ready(LEADER, b.now));
+    b.acc.handle_metadata(&metadata(Some(info(1, 2, Some(2), 1))), b.now);
+    assert!(!b.acc.has_ready(LEADER, b.now));
+    assert!(b.acc.has_ready(2, b.now));
+    b.later(30_000);
+    assert_eq!(b.counts(), (0, 1, 0));
+    assert!(!b.acc.has_ready(2, b.now));
+    b.append(1, b"b");
+    assert!(b.acc.has_ready(2, b.now));
+    let batch = b.drain_from(2).remove(0);
+    b.ack(&batch);
+    b.assert_clean();
+}
+
+#[test]
+fn record_errors_that_name_no_record_of_the_batch_refuse_it_as_a_whole() {
+    let mut b = Bench::new(config(), 1);
+    b.append(0, b"a");
+    let first = b.one();
+    let mut refusal = response(ErrorCode::INVALID_RECORD);
+    refusal.record_errors = vec![(1, None), (i32::MAX, None)];
+    b.acc.handle_response(first.0, &refusal, b.now);
+    assert!(b.drain().is_empty());
+    assert_eq!(b.counts(), (0, 1, 0));
     b.assert_clean();
 }
