@@ -55,7 +55,7 @@ pub(crate) struct Shell {
     woken: Notify,
     identity: Notify,
     idle: Notify,
-    itself: Weak<Shell>,
+    itself: Weak<Self>,
 }
 
 impl Shell {
