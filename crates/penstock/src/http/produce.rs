@@ -494,14 +494,24 @@ impl<'a> Sink<'a> {
     }
 }
 
+/// Why a line is not one JSON document. JSON is UTF-8 (RFC 8259 section 8.1), and `from_slice` does not look inside the
+/// strings that it ignores.
+fn json_problem(line: &[u8]) -> Option<String> {
+    let text = match std::str::from_utf8(line) {
+        Ok(text) => text,
+        Err(error) => return Some(error.to_string()),
+    };
+    serde_json::from_str::<IgnoredAny>(text).err().map(|error| error.to_string())
+}
+
 impl LineSink for Sink<'_> {
     #[inline]
     fn line(&mut self, line: &[u8]) {
         let params = self.params;
         if params.validate
-            && let Err(error) = serde_json::from_slice::<IgnoredAny>(line)
+            && let Some(problem) = json_problem(line)
         {
-            return self.refuse(code::BAD_REQUEST, &format!("not a JSON document: {error}").into());
+            return self.refuse(code::BAD_REQUEST, &format!("not a JSON document: {problem}").into());
         }
         let key = match &params.key {
             Key::None => None,
