@@ -22,8 +22,14 @@ struct Bridge {
 
 impl Bridge {
     async fn new(brokers: usize, partitions: i32, config: Config) -> Self {
+        Self::with(brokers, partitions, config, |_| {}).await
+    }
+
+    /// `prepare` is done to the cluster before the client knows of it.
+    async fn with(brokers: usize, partitions: i32, config: Config, prepare: impl FnOnce(&FakeBroker)) -> Self {
         let broker = FakeBroker::start_cluster(brokers).await.expect("loopback");
         broker.create_topic(TOPIC, partitions);
+        prepare(&broker);
         let cluster = Cluster::start(kafka_client::Config {
             bootstrap_servers: broker.bootstrap_servers().split(',').map(str::to_owned).collect(),
             // Shorter than the delivery timeout, so that a request without an answer is tried again.
@@ -47,6 +53,10 @@ impl Bridge {
             .iter()
             .map(|record| String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into())
             .collect()
+    }
+
+    fn leader(&self) -> i32 {
+        self.cluster.metadata().topics[TOPIC].partitions[0].leader.expect("known")
     }
 
     async fn send(&self, values: impl IntoIterator<Item = String>) -> Summary {
@@ -175,7 +185,7 @@ fn a_leader_that_moves_is_followed() {
     run(async {
         let bridge = Bridge::new(2, 1, config()).await;
         assert_eq!(bridge.send(lines(0..3)).await.written, 3);
-        let leader = bridge.cluster.metadata().topics[TOPIC].partitions[0].leader.expect("known");
+        let leader = bridge.leader();
         bridge.broker.set_leader(TOPIC, 0, if leader == 0 { 1 } else { 1 - leader });
         assert_eq!(bridge.send(lines(3..6)).await.written, 3);
         assert_eq!(bridge.log(0), lines(0..6));
@@ -187,7 +197,7 @@ fn a_broker_that_is_down_until_the_deadline_leaves_records_certainly_not_written
     run(async {
         let bridge = Bridge::new(2, 1, Config { delivery_timeout: Duration::from_secs(1), ..config() }).await;
         bridge.topic().await;
-        let leader = bridge.cluster.metadata().topics[TOPIC].partitions[0].leader.expect("known");
+        let leader = bridge.leader();
         bridge.broker.crash(leader);
         let summary = bridge.send(lines(0..3)).await;
         assert_eq!(summary.not_written, 3);
@@ -269,5 +279,197 @@ fn flush_waits_for_everything_and_abandon_for_nothing() {
         bridge.pipeline.abandon();
         assert!(delivery.is_resolved());
         assert_eq!(delivery.summary().not_written + delivery.summary().unknown, 2);
+    });
+}
+
+#[test]
+fn any_request_whose_answer_is_lost_is_made_again() {
+    run(async {
+        for api in [ApiKey::ApiVersions, ApiKey::Metadata, ApiKey::InitProducerId, ApiKey::Produce] {
+            for fault in [Control::Disconnect, Control::ApplyThen(Box::new(Control::Disconnect))] {
+                let bridge = Bridge::with(2, 1, config(), |broker| {
+                    let fault = fault.clone();
+                    broker.on_times(api, 2, move |_| fault.clone());
+                })
+                .await;
+                assert_eq!(bridge.send(lines(0..3)).await.written, 3, "{api:?}");
+                assert_eq!(bridge.send(lines(3..6)).await.written, 3, "{api:?}");
+                assert_eq!(bridge.log(0), lines(0..6), "{api:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_batch_whose_sequence_is_refused_goes_under_a_new_epoch() {
+    run(async {
+        for code in
+            [Code::OutOfOrderSequenceNumber, Code::UnknownProducerId, Code::InvalidProducerEpoch, Code::ProducerFenced]
+        {
+            three_requests_with(Control::Error(code)).await;
+        }
+    });
+}
+
+#[test]
+fn a_batch_that_may_be_there_is_unknown_when_its_sequence_is_refused() {
+    run(async {
+        let bridge = Bridge::new(1, 1, config()).await;
+        assert_eq!(bridge.send(lines(0..1)).await.written, 1);
+        bridge.broker.on_times(ApiKey::Produce, 2, {
+            let faults =
+                [Control::ApplyThen(Box::new(Control::Disconnect)), Control::Error(Code::OutOfOrderSequenceNumber)];
+            let next = std::sync::Mutex::new(faults.into_iter());
+            move |_| next.lock().expect("not poisoned").next().expect("two times")
+        });
+        let summary = bridge.send(lines(1..2)).await;
+        assert_eq!(
+            (summary.written, summary.unknown),
+            (0, 1),
+            "sent again under another epoch it would be there twice"
+        );
+        assert_eq!(bridge.send(lines(2..3)).await.written, 1);
+        assert_eq!(bridge.log(0), lines(0..3));
+    });
+}
+
+#[test]
+fn a_producer_that_the_broker_forgot_goes_on() {
+    run(async {
+        let bridge = Bridge::new(1, 1, config()).await;
+        assert_eq!(bridge.send(lines(0..3)).await.written, 3);
+        assert!(bridge.broker.clear_producer_state(TOPIC, 0));
+        assert_eq!(bridge.send(lines(3..6)).await.written, 3);
+        assert_eq!(bridge.log(0), lines(0..6));
+    });
+}
+
+#[test]
+fn a_batch_that_is_too_large_is_split_and_stays_in_order() {
+    run(async {
+        let bridge = Bridge::new(1, 1, config()).await;
+        bridge.topic().await;
+        bridge.broker.on_times(ApiKey::Produce, 2, |_| Control::Error(Code::MessageTooLarge));
+        let summary = bridge.send(lines(0..9)).await;
+        assert_eq!((summary.written, summary.failures), (9, vec![]));
+        assert_eq!(bridge.log(0), lines(0..9));
+        assert_eq!(bridge.send(lines(9..12)).await.written, 3);
+        assert_eq!(bridge.log(0), lines(0..12));
+    });
+}
+
+#[test]
+fn who_stops_waiting_does_not_stop_his_records() {
+    run(async {
+        let bridge = Bridge::new(1, 1, config()).await;
+        let topic = bridge.topic().await;
+        bridge.broker.on_once(ApiKey::Produce, |_| Control::ApplyThen(Box::new(Control::Disconnect)));
+        let delivery = bridge.pipeline.delivery(None, 1);
+        append(&topic, &delivery, lines(0..3));
+        drop(delivery);
+        assert_eq!(bridge.send(lines(3..6)).await.written, 3);
+        assert_eq!(bridge.log(0), lines(0..6));
+    });
+}
+
+#[test]
+fn a_partition_without_a_leader_waits_for_the_next_one() {
+    run(async {
+        let bridge = Bridge::new(2, 1, config()).await;
+        assert_eq!(bridge.send(lines(0..3)).await.written, 3);
+        let leader = bridge.leader();
+        bridge.broker.with_state(|state| state.partition_mut(TOPIC, 0).expect("it is there").leader = -1);
+        bridge.cluster.request_refresh();
+        let mut snapshots = bridge.cluster.subscribe();
+        while bridge.cluster.metadata().topics[TOPIC].partitions[0].leader.is_some() {
+            snapshots.changed().await.expect("the client lives");
+        }
+        let topic = bridge.topic().await;
+        let delivery = bridge.pipeline.delivery(None, 1);
+        append(&topic, &delivery, lines(3..6));
+        assert!(!delivery.is_resolved());
+        bridge.broker.set_leader(TOPIC, 0, 1 - leader);
+        delivery.resolved().await;
+        assert_eq!(delivery.summary().written, 3);
+        assert_eq!(bridge.log(0), lines(0..6));
+    });
+}
+
+#[test]
+fn a_rolling_restart_loses_nothing_and_fails_nothing() {
+    run(async {
+        let bridge = Bridge::new(3, 1, config()).await;
+        let mut sent = 0;
+        for round in 0..3 {
+            assert_eq!(bridge.send(lines(sent..sent + 2)).await.written, 2, "round {round}");
+            sent += 2;
+            let leader = bridge.leader();
+            bridge.broker.crash(leader);
+            bridge.broker.set_leader(TOPIC, 0, (leader + 1) % 3);
+            let summary = bridge.send(lines(sent..sent + 2)).await;
+            assert_eq!((summary.written, summary.failures), (2, vec![]), "round {round}");
+            sent += 2;
+            bridge.broker.restart(leader);
+        }
+        assert_eq!(bridge.log(0), lines(0..sent));
+    });
+}
+
+#[test]
+fn a_throttled_producer_waits_and_sends_nothing_twice() {
+    run(async {
+        let bridge = Bridge::new(1, 1, config()).await;
+        bridge.topic().await;
+        bridge.broker.set_throttle(ApiKey::Produce, Duration::from_millis(100));
+        for i in 0..3 {
+            assert_eq!(bridge.send(lines(i..i + 1)).await.written, 1);
+        }
+        assert_eq!(bridge.broker.request_count(ApiKey::Produce), 3);
+        assert_eq!(bridge.log(0), lines(0..3));
+    });
+}
+
+#[test]
+fn partitions_that_are_added_are_used() {
+    run(async {
+        let bridge = Bridge::new(2, 1, config()).await;
+        let topic = bridge.topic().await;
+        assert_eq!(bridge.send(lines(0..1)).await.written, 1);
+        bridge.broker.add_partitions(TOPIC, 3);
+        bridge.cluster.request_refresh();
+        let mut snapshots = bridge.cluster.subscribe();
+        while bridge.cluster.metadata().topics[TOPIC].partitions.len() < 3 {
+            snapshots.changed().await.expect("the client lives");
+        }
+        while topic.partition_count() < 3 {
+            tokio::task::yield_now().await;
+        }
+        let delivery = bridge.pipeline.delivery(None, 1);
+        let mut appender = topic.appender(&delivery, 5, HeaderBlock::none());
+        appender.append(Target::Partition(2, None), Some(b"new"));
+        drop(appender);
+        delivery.resolved().await;
+        assert_eq!(delivery.summary().written, 1);
+        assert_eq!(bridge.log(2), ["new"]);
+    });
+}
+
+#[test]
+fn a_topic_that_seemed_to_be_gone_goes_on_where_it_was() {
+    run(async {
+        let bridge = Bridge::new(1, 1, config()).await;
+        assert_eq!(bridge.send(lines(0..1)).await.written, 1);
+        // Two brokers in a row do not know it; then it is back, as it was.
+        let hidden = bridge.broker.with_state(|state| state.topics.remove(TOPIC)).expect("it is there");
+        bridge.cluster.request_refresh();
+        let mut snapshots = bridge.cluster.subscribe();
+        while bridge.cluster.metadata().topics.contains_key(TOPIC) {
+            snapshots.changed().await.expect("the client lives");
+        }
+        // The pipeline learns of it at its next turn.
+        tokio::task::yield_now().await;
+        bridge.broker.with_state(|state| state.topics.insert(TOPIC.to_owned(), hidden));
+        assert_eq!(bridge.send(lines(1..2)).await.written, 1);
+        assert_eq!(bridge.log(0), lines(0..2));
     });
 }

@@ -208,7 +208,7 @@ async fn watch_connections(cluster: Cluster, client: kafka_client::Cluster, viol
                 violations.borrow_mut().push((Broken::Connections, format!("{open} to broker {broker}")));
             }
         }
-        let pause = if cluster.state().quiet { 20_000 } else { 50 };
+        let pause = if cluster.state().quiet { 20_000 } else { 100 };
         sleep(Duration::from_millis(pause)).await;
     }
 }
