@@ -1,0 +1,8 @@
+//! What the fuzz targets do with an input, as plain functions: the fuzzer calls them with what it makes up, `cargo test` with
+//! what is in `seeds/`.
+
+pub mod connection;
+pub mod json_pointer;
+pub mod ndjson;
+pub mod record_batch;
+pub mod responses;
