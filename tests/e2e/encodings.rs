@@ -64,11 +64,13 @@ fn a_bomb_costs_time_and_no_memory() {
     let cluster = one_broker();
     let bridge = Bridge::start(&cluster.bootstrap());
     let topic = cluster.create_topic("bomb", 1);
+    // As bombs come: 1,000 and 30,000 times their size. Smaller than the 256 KiB that the bridge still reads of a body
+    // which it refuses, or curl would sometimes meet the closed connection before the answer.
     for (program, bytes, kind) in [
         ("zstd", "1G", "application/x-ndjson"),
-        ("gzip", "512M", "application/x-ndjson"),
+        ("gzip", "200M", "application/x-ndjson"),
         ("zstd", "1G", "application/octet-stream"),
-        ("gzip", "512M", "application/octet-stream"),
+        ("gzip", "200M", "application/octet-stream"),
     ] {
         let mut zeros = Command::new("head")
             .args(["-c", bytes, "/dev/zero"])
@@ -76,7 +78,7 @@ fn a_bomb_costs_time_and_no_memory() {
             .spawn()
             .expect("head is there");
         let bomb = Command::new(program)
-            .args(["-c", "-1"])
+            .args(["-c", "-9"])
             .stdin(zeros.stdout.take().expect("it is piped"))
             .output()
             .expect("tests/run installs it");
