@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Free buffers that a worker keeps: enough for the requests that are on the wire in a steady state.
-const KEPT_BUFFERS: usize = 8;
+/// Free buffers that a worker keeps: what a few uploads at their quota have on the wire. A buffer that has to be made anew
+/// costs its page faults and its growth, a few per cent of an upload of small records.
+const KEPT_BUFFERS: usize = 16;
 
 /// The free large buffers of one worker. A buffer comes back when the last reference to its batch's bytes goes, be it
 /// the partition's or the connection's.
