@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) quiet: bool,
     /// A hash of all that happened, to compare two runs of one seed.
     digest: u64,
+    /// Print it, too.
+    traced: bool,
     pub(crate) requests: u64,
     /// Batches that were acknowledged as duplicates of something the broker no longer knows: (topic, partition, base offset).
     pub(crate) offset_not_told: Vec<(usize, usize, i64)>,
@@ -77,9 +79,12 @@ pub(crate) struct Partition {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Image {
     pub(crate) brokers: Vec<usize>,
-    /// By name: id, and leader and epoch of each partition.
-    pub(crate) topics: BTreeMap<String, (u128, Vec<(Option<usize>, i32)>)>,
+    /// By name: the id, and the partitions.
+    pub(crate) topics: BTreeMap<String, (u128, Vec<Leadership>)>,
 }
+
+/// A partition's leader and leader epoch.
+pub(crate) type Leadership = (Option<usize>, i32);
 
 impl Cluster {
     pub(crate) fn new(scenario: Scenario, rng: Rng) -> Self {
@@ -94,6 +99,7 @@ impl Cluster {
             healed: false,
             quiet: false,
             digest: 0,
+            traced: std::env::var_os("SIM_TRACE").is_some(),
             requests: 0,
             offset_not_told: Vec::new(),
             started: Instant::now(),
@@ -172,6 +178,7 @@ impl Cluster {
         let shortly = state.between(Duration::ZERO, Duration::from_millis(700));
         let broker = state.any_broker();
         let Some((topic, partition)) = state.any_partition() else { return };
+        let leaderless = state.rng.u32(..3) == 0;
         let event = state.rng.u32(..100);
         state.note(&("event", event, broker, topic, partition));
         match event {
@@ -183,14 +190,10 @@ impl Cluster {
                 let partition = &mut state.topics[topic].partitions[partition];
                 partition.epoch += 1;
                 partition.leader = to;
-                if shortly.as_millis() % 3 == 0 {
+                if leaderless {
                     // For a while there is none.
                     partition.leader = None;
-                    let id = state.topics[topic].id;
-                    self.later(shortly, move |state| {
-                        tracing::trace!(topic = id, "a leader is elected");
-                        state.elect();
-                    });
+                    self.later(shortly, State::elect);
                 }
             }
             25..37 => {
@@ -223,11 +226,9 @@ impl Cluster {
                     }
                 });
             }
-            84..88 => {
-                if state.topics[topic].partitions.len() < 12 {
-                    state.topics[topic].partitions.push(Partition::default());
-                    self.later(shortly, State::elect);
-                }
+            84..88 if state.topics[topic].partitions.len() < 12 => {
+                state.topics[topic].partitions.push(Partition::default());
+                self.later(shortly, State::elect);
             }
             88..92 => {
                 // No copy of a batch is under way any more that its producer has given up on.
@@ -253,7 +254,9 @@ impl State {
         let mut hasher = DefaultHasher::new();
         (self.digest, self.started.elapsed(), what).hash(&mut hasher);
         self.digest = hasher.finish();
-        tracing::trace!(at = ?self.started.elapsed(), ?what, "cluster");
+        if self.traced {
+            println!("{:?} {what:?}", self.started.elapsed());
+        }
     }
 
     pub(crate) fn digest(&self) -> u64 {

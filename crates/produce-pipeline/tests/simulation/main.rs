@@ -14,7 +14,10 @@
 //! SIM_SEED=4711 cargo test -p produce-pipeline --test simulation
 //! ```
 //!
-//! `SIM_SEEDS` sets how many seeds are run (default 1,000), `SIM_FIRST` the first of them.
+//! `SIM_SEEDS` sets how many seeds are run (default 1,000), `SIM_FIRST` the first of them; `SIM_TRACE` prints what happens.
+//!
+//! What is not drawn from the seed: nothing that is known of. Time comes from the paused clock, jitter and rotation from the
+//! thread's `fastrand`, `select!` is biased everywhere, and no hash map's order decides anything; a test compares two runs.
 
 mod broker;
 mod checker;
