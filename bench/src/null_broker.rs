@@ -291,14 +291,14 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kafka_records::{BatchBuilder, Compression, Record, Stamp};
+    use kafka_records::{BatchBuilder, Compression, HeaderBlock, Record, Stamp};
 
     #[test]
     fn records_are_counted_from_the_headers_of_all_batches() {
         let batch = |count| {
             let mut batch = BatchBuilder::new(Vec::new());
             for _ in 0..count {
-                batch.append(Record { value: Some(b"value"), ..Record::default() });
+                batch.append(Record { timestamp: 0, key: None, value: Some(b"value"), headers: HeaderBlock::none() });
             }
             batch.close(Compression::None).stamp(Stamp::NONE)
         };

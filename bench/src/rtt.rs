@@ -60,7 +60,7 @@ async fn measure(options: &Options) -> Report {
     while let Some(due) = schedule.next() {
         alarm.wait_until(due).await.expect("the timer works");
         let mut batch = BatchBuilder::new(Vec::new());
-        batch.append(Record { timestamp: 1_700_000_000_000, key: None, value: Some(&value), headers: &headers });
+        batch.append(Record { timestamp: 1_700_000_000_000, key: None, value: Some(&value), headers });
         let stamp = Stamp { producer_id: identity.id, producer_epoch: identity.epoch, base_sequence: sequence };
         let records = Bytes::from(batch.close(Compression::None).stamp(stamp));
         let answer = connection.produce(ProduceRequest {

@@ -2,18 +2,23 @@
 
 use std::fmt::Write as _;
 
-/// Bars of a label and a value each.
-type Bars = Vec<(String, f64)>;
+/// One kind of value.
+pub(crate) struct Panel {
+    pub(crate) title: &'static str,
+    /// A label and a value each.
+    pub(crate) bars: Vec<(String, f64)>,
+    /// How a value is written.
+    pub(crate) write: fn(f64) -> String,
+}
 
 const WIDTH: u32 = 720;
 const LABELS: u32 = 230;
 const NUMBERS: u32 = 90;
 const BAR: u32 = 22;
 
-/// One panel beneath the other; each has a title, its bars, and how its values are written. The shortest description
-/// that every browser and GitHub draw alike: no script, no style sheet.
-pub(crate) fn bars(title: &str, panels: &[(&str, Bars, fn(f64) -> String)]) -> String {
-    let rows: u32 = panels.iter().map(|(_, bars, _)| bars.len() as u32).sum();
+/// One panel beneath the other, in plain SVG that every browser draws alike: no script, no style sheet.
+pub(crate) fn bars(title: &str, panels: &[Panel]) -> String {
+    let rows: u32 = panels.iter().map(|panel| panel.bars.len() as u32).sum();
     let height = 40 + panels.len() as u32 * 34 + rows * BAR;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
@@ -23,8 +28,8 @@ pub(crate) fn bars(title: &str, panels: &[(&str, Bars, fn(f64) -> String)]) -> S
         escaped(title)
     );
     let mut y = 40;
-    for (name, bars, write) in panels {
-        writeln!(svg, "<text x=\"10\" y=\"{}\" font-weight=\"bold\">{}</text>", y + 16, escaped(name))
+    for Panel { title, bars, write } in panels {
+        writeln!(svg, "<text x=\"10\" y=\"{}\" font-weight=\"bold\">{}</text>", y + 16, escaped(title))
             .expect("a String takes it");
         y += 24;
         let most = bars.iter().map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
@@ -64,10 +69,8 @@ mod tests {
 
     #[test]
     fn text_is_escaped_and_the_longest_bar_fills_the_width() {
-        let svg = bars(
-            "a < b",
-            &[("panel", vec![("one & two".to_owned(), 1.0), ("ten".to_owned(), 10.0)], |value| format!("{value}"))],
-        );
+        let values = vec![("one & two".to_owned(), 1.0), ("ten".to_owned(), 10.0)];
+        let svg = bars("a < b", &[Panel { title: "panel", bars: values, write: |value| format!("{value}") }]);
         assert!(svg.contains("a &lt; b") && svg.contains("one &amp; two"));
         assert!(svg.contains("width=\"400.0\"") && svg.contains("width=\"40.0\""), "{svg}");
     }

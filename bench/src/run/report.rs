@@ -9,8 +9,9 @@ use std::{
 use super::{
     Step,
     contender::Measured,
-    kernel, plot,
-    scenario::{Contender, Scenario},
+    kernel,
+    plot::{self, Panel},
+    scenario::{Contender, Scenario, Traffic},
 };
 use crate::Latency;
 
@@ -140,7 +141,7 @@ impl Results {
             "| | runs | CPU per record | ratio | records/s | ratio | cores: it, generator, broker | peak MiB |",
         );
         // An upload is one request; its latency says nothing.
-        let latencies = !matches!(scenario.traffic, super::Traffic::Upload(_));
+        let latencies = !matches!(scenario.traffic, Traffic::Upload(_));
         out.push_str(if latencies { " p50 | p99 | p99.9 | max |\n" } else { "\n" });
         out.push_str("|---|---|---|---|---|---|---|---|");
         out.push_str(if latencies { "---|---|---|---|\n" } else { "\n" });
@@ -184,13 +185,12 @@ impl Results {
             let rows = self.rows(scenario);
             let bars =
                 |value: fn(&Row) -> f64| rows.iter().map(|row| (row.label.clone(), value(row))).collect::<Vec<_>>();
-            let mut panels = vec![
-                ("CPU per record", bars(|row| row.cpu_ns), time as fn(f64) -> String),
-                ("records/s", bars(|row| row.rate), count),
-            ];
-            if !matches!(scenario.traffic, super::Traffic::Upload(_)) {
-                panels.push(("latency, p50", bars(|row| row.latency.unwrap_or_default().p50 * 1e3), time));
-                panels.push(("latency, p99", bars(|row| row.latency.unwrap_or_default().p99 * 1e3), time));
+            let panel = |title, write, value| Panel { title, bars: bars(value), write };
+            let mut panels =
+                vec![panel("CPU per record", time, |row| row.cpu_ns), panel("records/s", count, |row| row.rate)];
+            if !matches!(scenario.traffic, Traffic::Upload(_)) {
+                panels.push(panel("latency, p50", time, |row| row.latency.unwrap_or_default().p50 * 1e3));
+                panels.push(panel("latency, p99", time, |row| row.latency.unwrap_or_default().p99 * 1e3));
             }
             write(&format!("{}.svg", scenario.name), plot::bars(scenario.about, &panels));
         }
