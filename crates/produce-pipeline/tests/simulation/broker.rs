@@ -336,6 +336,7 @@ fn produce(state: &mut State, broker: usize, version: i16, request: ProduceReque
                     append(state, broker, topic, records, twist, answer, hint)
                 }
             };
+            state.note(&("answer", topic, answer.index, answer.error_code, answer.base_offset, left_out));
             if !left_out {
                 answers.push(answer);
             }

@@ -3,7 +3,7 @@
 use crate::broker::INVALID;
 use crate::cluster::State;
 use crate::workload::{Line, Request};
-use produce_pipeline::Outcome;
+use produce_pipeline::{Outcome, Summary};
 use std::collections::{BTreeMap, HashMap};
 
 /// A promise that was not kept.
@@ -116,7 +116,7 @@ impl Check<'_> {
             let broken = if complaint.starts_with("unresolved") { Broken::Unresolved } else { Broken::Incoherent };
             self.complain(broken, complaint, request);
         }
-        let summary = &request.summary;
+        let Some(summary) = &request.summary else { return self.left(request) };
         let mut counts = [0; 3];
         // By partition: the offsets that the summary must name, and how many records.
         let mut told: BTreeMap<i32, (u64, Vec<i64>)> = BTreeMap::new();
@@ -148,14 +148,15 @@ impl Check<'_> {
                 _ if !told_of => {}
                 Outcome::Written => {
                     counts[0] += 1;
-                    let Some((topic, partition, offset)) = places.first() else {
+                    let Some((_, partition, offset)) = places.first() else {
                         self.complain(Broken::Lost, value, request);
                         continue;
                     };
                     let (count, offsets) = told.entry(*partition as i32).or_default();
                     *count += 1;
                     offsets.push(*offset);
-                    topics.push(*topic);
+                    // Sent by name it may be in the old topic and in the new one, and the summary tells of either.
+                    topics.extend(places.iter().map(|(topic, _, _)| *topic));
                 }
                 Outcome::NotWritten => {
                     counts[1] += 1;
@@ -181,7 +182,17 @@ impl Check<'_> {
         }
         topics.dedup();
         if topics.len() <= 1 {
-            self.offsets(request, topics.first().copied(), &told);
+            self.offsets(request, summary, topics.first().copied(), &told);
+        }
+    }
+
+    /// Nobody was told anything.
+    fn left(&mut self, request: &Request) {
+        for line in &request.lines {
+            if let Line::Record { value, partition } = line {
+                let places = self.places.get(value.as_str()).cloned().unwrap_or_default();
+                self.placed(request, value, *partition, &places);
+            }
         }
     }
 
@@ -203,14 +214,20 @@ impl Check<'_> {
     }
 
     /// The summary's partitions are where the written records are.
-    fn offsets(&mut self, request: &Request, topic: Option<usize>, told: &BTreeMap<i32, (u64, Vec<i64>)>) {
-        let summarised: Vec<_> = request.summary.partitions.iter().map(|p| (p.partition, p.count)).collect();
+    fn offsets(
+        &mut self,
+        request: &Request,
+        summary: &Summary,
+        topic: Option<usize>,
+        told: &BTreeMap<i32, (u64, Vec<i64>)>,
+    ) {
+        let summarised: Vec<_> = summary.partitions.iter().map(|p| (p.partition, p.count)).collect();
         let there: Vec<_> = told.iter().map(|(partition, (count, _))| (*partition, *count)).collect();
         if summarised != there {
             self.complain(Broken::WrongPlace, format_args!("there are {there:?}"), request);
             return;
         }
-        for (summary, (partition, (_, offsets))) in request.summary.partitions.iter().zip(told) {
+        for (summary, (partition, (_, offsets))) in summary.partitions.iter().zip(told) {
             // Where the broker did not tell the offset of some batch, the summary may lack it.
             let untold = self.cluster.offset_not_told.iter().any(|(of, at, base)| {
                 Some(*of) == topic && *at as i32 == *partition && offsets.iter().any(|offset| offset >= base)

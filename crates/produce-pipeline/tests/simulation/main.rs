@@ -117,6 +117,14 @@ async fn simulate(seed: u64, idempotence: bool) -> Run {
             cluster: cluster.clone(),
         })
         .collect();
+    if let Some(after) = scenario.abandoned_after {
+        let pipeline = pipeline.clone();
+        // As at the end of a drain that has run out of time, except that this one goes on.
+        tokio::task::spawn_local(async move {
+            sleep(after).await;
+            pipeline.abandon();
+        });
+    }
     let mut requests = Vec::new();
     for half in 0..2 {
         let running: Vec<_> = writers
@@ -192,12 +200,13 @@ async fn probe(
         }
         drop(appender);
         delivery.resolved().await;
-        request.summary = delivery.summary();
-        let failures = &request.summary.failures;
+        let summary = delivery.summary();
+        let failures = &summary.failures;
         let learned = attempt == 1 && failures.iter().all(|failure| failure.cause == Cause::TopicGone);
-        if request.summary.written != request.summary.lines && !learned {
-            violations.borrow_mut().push((Broken::Stuck, format!("{name}: {:?}", request.summary)));
+        if summary.written != summary.lines && !learned {
+            violations.borrow_mut().push((Broken::Stuck, format!("{name}: {summary:?}")));
         }
+        request.summary = Some(summary);
         requests.push(request);
     }
     requests

@@ -23,6 +23,8 @@ pub(crate) struct Scenario {
     pub(crate) pipeline: Config,
     pub(crate) writers: usize,
     pub(crate) requests_per_writer: usize,
+    /// When everything that is open is given up, if it ever is.
+    pub(crate) abandoned_after: Option<Duration>,
     /// Between the two halves of the traffic.
     pub(crate) pause: Duration,
 }
@@ -78,6 +80,7 @@ impl Scenario {
             },
             writers: rng.usize(1..=5),
             requests_per_writer: rng.usize(1..=8),
+            abandoned_after: (rng.u32(..6) == 0).then(|| ms(rng.u64(..5_000))),
             // Past the ten minutes after which the client forgets an unused topic.
             pause: if rng.u32(..4) == 0 { Duration::from_secs(rng.u64(601..1_800)) } else { ms(rng.u64(..500)) },
         }

@@ -19,14 +19,15 @@ pub(crate) struct Request {
     pub(crate) topic: u128,
     pub(crate) first_line: u64,
     pub(crate) lines: Vec<Line>,
-    pub(crate) summary: Summary,
+    /// Empty if the client left without waiting.
+    pub(crate) summary: Option<Summary>,
     /// What the protocol promises and this request saw broken.
     pub(crate) complaints: Vec<String>,
 }
 
 impl Request {
     pub(crate) fn new(topic: u128, first_line: u64) -> Self {
-        Self { topic, first_line, lines: Vec::new(), summary: Summary::default(), complaints: Vec::new() }
+        Self { topic, first_line, lines: Vec::new(), summary: None, complaints: Vec::new() }
     }
 }
 
@@ -59,8 +60,11 @@ impl Writer {
         // Requests that were sent before the one before them was answered: their client pipelines.
         let mut open: Vec<(Request, Delivery, Instant)> = Vec::new();
         for _ in 0..scenario.requests_per_writer {
-            if let Some(request) = self.request(scenario).await {
-                open.push(request);
+            match self.request(scenario).await {
+                // The client goes away; its records go on.
+                Some((request, _, _)) if self.rng.u32(..15) == 0 => done.push(request),
+                Some(request) => open.push(request),
+                None => {}
             }
             if self.rng.u32(..3) > 0 {
                 for (request, delivery, deadline) in open.drain(..) {
@@ -170,18 +174,19 @@ impl Writer {
             request.complaints.push(format!("unresolved at its deadline: {:?}", delivery.progress()));
             delivery.resolved().await;
         }
-        request.summary = delivery.summary();
+        let summary = delivery.summary();
         let last = delivery.progress();
         let expected = Progress {
             through_line: request.first_line + request.lines.len() as u64 - 1,
-            written: request.summary.written,
-            not_written: request.summary.not_written,
-            unknown: request.summary.unknown,
+            written: summary.written,
+            not_written: summary.not_written,
+            unknown: summary.unknown,
         };
         if !request.lines.is_empty() && last != expected {
             request.complaints.push(format!("last progress {last:?}, expected {expected:?}"));
         }
         self.cluster.state().note(&("settled", self.number, last.written, last.not_written, last.unknown));
+        request.summary = Some(summary);
         request
     }
 }
