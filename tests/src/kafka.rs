@@ -65,7 +65,10 @@ pub struct Cluster {
 #[derive(Debug)]
 struct Node {
     id: usize,
+    /// The listener of clients.
     port: u16,
+    /// A listener for whom must not go through what stands before `port`; the same where nothing does.
+    direct_port: u16,
     dir: PathBuf,
     process: Mutex<Option<Process>>,
 }
@@ -76,15 +79,34 @@ impl Cluster {
     /// The fixture's: topics are not created by being mentioned, nothing is removed by age, and with three nodes a topic
     /// needs two in-sync replicas.
     pub fn start(version: Version, count: usize, settings: &[(&str, &str)]) -> Self {
-        Self::start_on(&JVM, version, count, settings)
+        Self::start_on(&JVM, version, count, settings, None)
+    }
+
+    /// The same with something in front of every node, as a [`Proxy`](crate::proxy::Proxy): `advertise` gets the port of a
+    /// node's client listener and returns the port at which clients shall look for it. Brokers and controllers talk to
+    /// each other on listeners of their own, and so does who asks [`Cluster::direct_bootstrap`].
+    pub fn start_behind(
+        version: Version,
+        count: usize,
+        settings: &[(&str, &str)],
+        mut advertise: impl FnMut(u16) -> u16,
+    ) -> Self {
+        assert!(version != Version::V2_2_1, "the listeners are written for KRaft");
+        Self::start_on(&JVM, version, count, settings, Some(&mut advertise))
     }
 
     /// The same with nodes that are run for speed, not for a quick start.
     pub fn start_for_load(version: Version, count: usize, settings: &[(&str, &str)]) -> Self {
-        Self::start_on(&LOAD_JVM, version, count, settings)
+        Self::start_on(&LOAD_JVM, version, count, settings, None)
     }
 
-    fn start_on(jvm: &'static [&'static str], version: Version, count: usize, settings: &[(&str, &str)]) -> Self {
+    fn start_on(
+        jvm: &'static [&'static str],
+        version: Version,
+        count: usize,
+        settings: &[(&str, &str)],
+        mut advertise: Option<&mut dyn FnMut(u16) -> u16>,
+    ) -> Self {
         let dir = temp_dir(&format!("kafka-{version}"));
         let ports: Vec<_> = (0..count).map(|_| (free_port(), free_port())).collect();
         let zookeeper = (version == Version::V2_2_1).then(|| start_zookeeper(&dir));
@@ -94,9 +116,11 @@ impl Cluster {
             .iter()
             .enumerate()
             .map(|(index, &(port, controller_port))| {
+                let direct_port = if advertise.is_some() { free_port() } else { port };
                 let node = Node {
                     id: index + 1,
                     port,
+                    direct_port,
                     dir: dir.join(format!("node-{}", index + 1)),
                     process: Mutex::new(None),
                 };
@@ -110,14 +134,28 @@ impl Cluster {
                             node.id
                         )
                     }
-                    None => format!(
-                        "process.roles=broker,controller\nnode.id={}\n\
-                         controller.quorum.voters={}\ncontroller.listener.names=CONTROLLER\n\
-                         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}\n\
-                         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n",
-                        node.id,
-                        voters.join(",")
-                    ),
+                    None => {
+                        let brokers = match &mut advertise {
+                            Some(advertise) => format!(
+                                "PLAINTEXT://127.0.0.1:{port},INTERNAL://127.0.0.1:{direct_port},\
+                                 CONTROLLER://127.0.0.1:{controller_port}\n\
+                                 advertised.listeners=PLAINTEXT://127.0.0.1:{},INTERNAL://127.0.0.1:{direct_port}\n\
+                                 inter.broker.listener.name=INTERNAL\n",
+                                advertise(port)
+                            ),
+                            None => {
+                                format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}\n")
+                            }
+                        };
+                        format!(
+                            "process.roles=broker,controller\nnode.id={}\n\
+                             controller.quorum.voters={}\ncontroller.listener.names=CONTROLLER\n\
+                             listeners={brokers}listener.security.protocol.map=\
+                             PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT\n",
+                            node.id,
+                            voters.join(",")
+                        )
+                    }
                 };
                 fs::write(node.dir.join("server.properties"), properties(&node, count, &quorum, settings))
                     .expect("the temporary folder can be written");
@@ -148,6 +186,12 @@ impl Cluster {
         servers.join(",")
     }
 
+    /// The same for who must not go through what stands before the nodes.
+    pub fn direct_bootstrap(&self) -> String {
+        let servers: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.direct_port)).collect();
+        servers.join(",")
+    }
+
     /// The port of each node's client listener, by index. Node ids are index + 1.
     pub fn ports(&self) -> Vec<u16> {
         self.nodes.iter().map(|node| node.port).collect()
@@ -172,14 +216,20 @@ impl Cluster {
         let port = self.nodes[0].port;
         wire::create_topic(port, &topic, partitions, i16::try_from(replicas).expect("a few nodes"), configs);
         // The controller has it; every broker must have heard of it, or a test would sometimes see a topic that is not there yet.
+        self.wait_until_whole(&topic, partitions);
+        topic
+    }
+
+    /// Waits until every node knows all partitions of a topic, each with a leader and every replica in sync.
+    pub fn wait_until_whole(&self, topic: &str, partitions: i32) {
+        let replicas = self.nodes.len();
         for port in self.ports() {
-            eventually(&format!("{topic} known on port {port}"), START, || {
-                let known = wire::partitions(port, &topic)?;
+            eventually(&format!("{topic} whole on port {port}"), START, || {
+                let known = wire::partitions(port, topic)?;
                 let whole = |partition: &Partition| partition.leader > 0 && partition.in_sync == replicas;
                 (known.len() == partitions as usize && known.iter().all(whole)).then_some(())
             });
         }
-        topic
     }
 
     /// The index of the node that leads a partition, as node `asked` knows it.
@@ -208,6 +258,16 @@ impl Cluster {
     /// Ends a node as a power cut does: SIGKILL.
     pub fn kill(&self, node: usize) {
         *self.nodes[node].lock() = None;
+    }
+
+    /// Waits until a node has left by itself, after SIGTERM or a failure of its own, and returns its exit status.
+    pub fn wait_for_exit(&self, node: usize, within: Duration) -> i32 {
+        self.nodes[node].lock().as_mut().expect("the node runs").wait_for_exit(within)
+    }
+
+    /// The folder that holds a node's logs.
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.nodes[node].dir.join("data")
     }
 
     /// Kills a node, if it still runs, and starts it again on its data and its port. Waits until it serves.

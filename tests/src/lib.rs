@@ -8,7 +8,8 @@
 //! * [`distribution`]: Apache Kafka's jars, fetched once into a cache folder
 //! * [`process`]: child processes that cannot outlive the test
 //! * [`kafka`]: clusters of one or three brokers on free loopback ports
-//! * [`wire`]: the two requests the fixture itself sends to Kafka: create a topic, describe it
+//! * [`proxy`]: a TCP proxy for the way to a broker, which loses, delays and breaks
+//! * [`wire`]: the few requests the fixture itself sends to Kafka: create a topic, delete it, describe it, set a quota
 //! * [`tls`]: a throw-away certificate authority
 //! * [`bridge`]: `penstock serve` in front of a cluster
 //! * [`tools`]: `curl`, `kcat`, Kafka's command line tools
@@ -22,6 +23,7 @@ pub mod distribution;
 pub mod https;
 pub mod kafka;
 pub mod process;
+pub mod proxy;
 pub mod shared;
 pub mod tls;
 pub mod tools;

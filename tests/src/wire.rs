@@ -1,4 +1,4 @@
-//! The two requests that the fixture itself sends to Kafka: CreateTopics and Metadata.
+//! The few requests that the fixture itself sends to Kafka: CreateTopics, DeleteTopics, Metadata, AlterClientQuotas.
 //!
 //! Written here by hand, in versions that every broker from 2.2 to 4.1 speaks, because a topic must exist before the
 //! code under test is trusted to create one, and because a JVM per topic would take longer than most tests.
@@ -11,6 +11,8 @@ use std::{
 
 const METADATA: i16 = 3;
 const CREATE_TOPICS: i16 = 19;
+const DELETE_TOPICS: i16 = 20;
+const ALTER_CLIENT_QUOTAS: i16 = 49;
 
 /// Creates a topic; panics when the broker says anything but "created".
 pub fn create_topic(port: u16, topic: &str, partitions: i32, replicas: i16, configs: &[(&str, &str)]) {
@@ -36,6 +38,45 @@ pub fn create_topic(port: u16, topic: &str, partitions: i32, replicas: i16, conf
     answer.string();
     let (code, message) = (answer.i16(), answer.string());
     assert_eq!(code, 0, "{topic} could not be created: {message:?}");
+}
+
+/// Deletes a topic; panics when the broker says anything but "deleted". Other brokers hear of it later.
+pub fn delete_topic(port: u16, topic: &str) {
+    // Version 1: [topic] timeout_ms
+    let mut body = Vec::new();
+    put_i32(&mut body, 1);
+    put_string(&mut body, topic);
+    put_i32(&mut body, 30_000);
+    // throttle_time_ms [topic error_code]
+    let answer = ask(port, DELETE_TOPICS, 1, &body).expect("the broker answers");
+    let mut answer = Reader(&answer);
+    answer.i32();
+    assert_eq!(answer.i32(), 1, "one topic was named");
+    answer.string();
+    assert_eq!(answer.i16(), 0, "{topic} could not be deleted");
+}
+
+/// Sets how many bytes a second clients of this id may produce to each broker; `None` takes the bound away (KIP-546,
+/// Kafka 2.6 and newer). Panics when the broker refuses.
+pub fn set_producer_quota(port: u16, client_id: &str, bytes_per_second: Option<f64>) {
+    // Version 0: [[entity_type entity_name] [key value remove]] validate_only
+    let mut body = Vec::new();
+    put_i32(&mut body, 1);
+    put_i32(&mut body, 1);
+    put_string(&mut body, "client-id");
+    put_string(&mut body, client_id);
+    put_i32(&mut body, 1);
+    put_string(&mut body, "producer_byte_rate");
+    body.extend_from_slice(&bytes_per_second.unwrap_or(0.0).to_be_bytes());
+    body.push(u8::from(bytes_per_second.is_none()));
+    body.push(0);
+    // throttle_time_ms [error_code error_message [entity_type entity_name]]
+    let answer = ask(port, ALTER_CLIENT_QUOTAS, 0, &body).expect("the broker answers");
+    let mut answer = Reader(&answer);
+    answer.i32();
+    assert_eq!(answer.i32(), 1, "one entity was named");
+    let (code, message) = (answer.i16(), answer.string());
+    assert_eq!(code, 0, "the quota could not be set: {message:?}");
 }
 
 /// What one broker knows of one partition.

@@ -1,0 +1,146 @@
+//! An HTTP/1.1 client over TLS to whom connections may be lost: what came until then is part of the answer.
+
+use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use penstock_tests::tls::certificates;
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// A connection that is kept between requests.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: TlsStream<TcpStream>,
+    buffer: Vec<u8>,
+}
+
+/// What came back to a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Exchange {
+    /// The status, if the head came.
+    pub(crate) status: Option<u16>,
+    /// As much of the body as came.
+    pub(crate) body: Vec<u8>,
+    /// Whether that is all of it.
+    pub(crate) whole: bool,
+    /// Whether the connection takes another request.
+    pub(crate) keeps: bool,
+}
+
+/// A body, and how it is sent.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// At once, with its length.
+    Whole(Vec<u8>),
+    /// In chunks, with this much time before each.
+    Chunks(Vec<Vec<u8>>, Duration),
+}
+
+impl Client {
+    /// Connects to `127.0.0.1:port`.
+    pub(crate) async fn connect(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("localhost").expect("a valid name");
+        let stream = TlsConnector::from(Arc::clone(&certificates().client)).connect(name, stream).await?;
+        Ok(Self { stream, buffer: Vec::new() })
+    }
+
+    /// Whether the bridge has left the connection open until now: it may end one that is idle, and a request that is then
+    /// sent into it is the client's own fault.
+    pub(crate) async fn is_open(&mut self) -> bool {
+        // Polled once: nothing to read is the only good answer.
+        tokio::time::timeout(Duration::ZERO, self.stream.read_buf(&mut self.buffer)).await.is_err()
+    }
+
+    /// Sends a request, `head` being its lines without the one about the length, and reads what comes back.
+    pub(crate) async fn exchange(&mut self, head: &str, body: &Body) -> Exchange {
+        // An answer may come before everything is sent, and then the bridge may close: the answer is what counts.
+        let _ = self.send(head, body).await;
+        let mut exchange = Exchange { status: None, body: Vec::new(), whole: false, keeps: false };
+        exchange.keeps = self.receive(&mut exchange).await.unwrap_or(false);
+        exchange
+    }
+
+    async fn send(&mut self, head: &str, body: &Body) -> io::Result<()> {
+        match body {
+            Body::Whole(bytes) => {
+                let mut request = format!("{head}Content-Length: {}\r\n\r\n", bytes.len()).into_bytes();
+                request.extend_from_slice(bytes);
+                self.stream.write_all(&request).await?;
+            }
+            Body::Chunks(chunks, pause) => {
+                self.stream.write_all(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await?;
+                for chunk in chunks {
+                    self.stream.flush().await?;
+                    tokio::time::sleep(*pause).await;
+                    let mut framed = format!("{:x}\r\n", chunk.len()).into_bytes();
+                    framed.extend_from_slice(chunk);
+                    framed.extend_from_slice(b"\r\n");
+                    self.stream.write_all(&framed).await?;
+                }
+                self.stream.write_all(b"0\r\n\r\n").await?;
+            }
+        }
+        self.stream.flush().await
+    }
+
+    /// Fills `exchange`, and says whether the connection may be kept.
+    async fn receive(&mut self, exchange: &mut Exchange) -> io::Result<bool> {
+        let head = loop {
+            let head = String::from_utf8_lossy(&self.until(b"\r\n\r\n").await?).to_ascii_lowercase();
+            let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+            exchange.status = Some(status.ok_or_else(|| io::Error::other(format!("no status: {head}")))?);
+            if status != Some(100) {
+                break head;
+            }
+        };
+        let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        if field("transfer-encoding").is_some() {
+            loop {
+                let length = self.until(b"\r\n").await?;
+                let length = std::str::from_utf8(&length).ok().and_then(|text| usize::from_str_radix(text, 16).ok());
+                let length = length.ok_or_else(|| io::Error::other("no chunk length"))?;
+                let mut chunk = self.take(length + 2).await?;
+                chunk.truncate(length);
+                exchange.body.append(&mut chunk);
+                if length == 0 {
+                    break;
+                }
+            }
+        } else {
+            let length = field("content-length").and_then(|length| length.trim().parse().ok()).unwrap_or(0);
+            exchange.body = self.take(length).await?;
+        }
+        exchange.whole = true;
+        Ok(field("connection").is_none_or(|value| value.trim() != "close"))
+    }
+
+    async fn until(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
+        loop {
+            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
+                let found = self.buffer.drain(..at).collect();
+                self.buffer.drain(..end.len());
+                return Ok(found);
+            }
+            self.fill().await?;
+        }
+    }
+
+    async fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        while self.buffer.len() < count {
+            self.fill().await?;
+        }
+        Ok(self.buffer.drain(..count).collect())
+    }
+
+    async fn fill(&mut self) -> io::Result<()> {
+        match self.stream.read_buf(&mut self.buffer).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+}

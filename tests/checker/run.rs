@@ -1,0 +1,202 @@
+//! One run: start, load, faults one after another, healing, and the comparison.
+
+use std::{thread::available_parallelism, time::Duration};
+
+use penstock_tests::tools::kcat_read;
+
+use crate::{
+    check::{Finding, Kind, Logged, check},
+    faults::Field,
+    goodput::{WINDOW, goodput, impaired, recovery},
+    history::{Line, Request, since_creation},
+    report::{FaultRow, Report},
+    schedule::{self, Fault, Step, Wishes},
+    workload::{Load, Workload},
+};
+
+/// What a run is to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    /// What everything is drawn from.
+    pub(crate) seed: u64,
+    /// When the last fault begins, at the latest.
+    pub(crate) length: Duration,
+    /// Whether the bridge's producer is idempotent. Without, the run is a control: it must find duplicates.
+    pub(crate) idempotence: bool,
+    /// Short faults.
+    pub(crate) quick: bool,
+    /// With a full disk, which needs root.
+    pub(crate) full_disk: bool,
+    /// How many writers.
+    pub(crate) writers: u32,
+    /// Lines a second of all writers.
+    pub(crate) rate: f64,
+}
+
+/// Writers of the topic that is re-created. Their numbers follow the others'.
+const RECREATED_WRITERS: u32 = 1;
+/// How long the next fault waits for goodput to come back; longer than the bar.
+const RECOVERY_WAIT: Duration = Duration::from_secs(15);
+/// After everything is healed: how long requests may stay unanswered.
+const RESOLUTION: Duration = Duration::from_secs(30);
+/// A request sent this long before a topic's deletion was taken in by the bridge before it.
+const TAKEN_IN: Duration = Duration::from_secs(1);
+
+/// Runs a plan to its end.
+pub(crate) fn run(plan: Plan) -> Report {
+    let wishes = Wishes { quick: plan.quick, control: !plan.idempotence, full_disk: plan.full_disk };
+    let threads = available_parallelism().map_or(2, |count| count.get().min(4));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = runtime.expect("threads can be started");
+    let mut field = Field::start(runtime, plan.seed, plan.idempotence, plan.full_disk);
+    let steps = schedule::draw(plan.seed, wishes, field.partitions);
+    let names: Vec<_> = steps.iter().map(name).collect();
+    println!("seed {}: {}", plan.seed, names.join(", "));
+
+    let rate = plan.rate / f64::from(plan.writers + RECREATED_WRITERS);
+    let load = Load {
+        port: field.bridge.port,
+        topic: field.topic.clone(),
+        partitions: field.partitions,
+        first_writer: 0,
+        writers: plan.writers,
+        rate,
+        seed: plan.seed,
+    };
+    let on_recreated = Load {
+        topic: field.recreated.clone(),
+        partitions: field.recreated_partitions,
+        first_writer: plan.writers,
+        writers: RECREATED_WRITERS,
+        ..load.clone()
+    };
+    let start = field.start_time();
+    let mut main = Workload::start(field.runtime().handle(), &load, start);
+    let mut recreated = Workload::start(field.runtime().handle(), &on_recreated, start);
+    let loads = [&main, &recreated];
+
+    // The first two seconds belong to connections, topics and producer ids.
+    let settled = field.now() + Duration::from_secs(2);
+    field.wait(Duration::from_secs(if plan.quick { 5 } else { 10 }));
+    let baseline = goodput(&loads, settled, field.now());
+    println!("{:>7.1} s  baseline: {baseline:.0} lines/s", field.now().as_secs_f64());
+
+    let mut rows = Vec::new();
+    for step in &steps {
+        if field.now() >= plan.length {
+            break;
+        }
+        rows.push(play(&mut field, &loads, step, baseline));
+    }
+    field.wait(Duration::from_secs(2));
+    field.runtime().block_on(async {
+        tokio::join!(main.stop(RESOLUTION), recreated.stop(RESOLUTION));
+    });
+    let ended = field.now();
+    println!("{:>7.1} s  healed and stopped; reading", ended.as_secs_f64());
+
+    let mut findings = check(&main.requests(), &read(&field, &field.topic));
+    findings.extend(check_recreated(&field, recreated.requests()));
+    findings.append(&mut field.findings);
+    let mut lost_connections = 0;
+    for journal in [&main, &recreated].into_iter().flat_map(Workload::journals) {
+        findings.extend(journal.findings.iter().cloned());
+        let after_kill = |cut: &Duration| {
+            let near = |(from, to): &(Duration, Duration)| *cut + Duration::from_millis(100) >= *from && cut <= to;
+            field.kills.iter().any(near)
+        };
+        for cut in journal.cuts.iter().filter(|cut| !after_kill(cut)) {
+            findings.push(Finding { kind: Kind::CutAnswer, detail: format!("at {cut:.3?}") });
+        }
+        lost_connections += journal.losses.iter().filter(|loss| !after_kill(loss)).count();
+    }
+    let (panics, peak_resident_bytes) = field.seen_of_bridge();
+    findings.extend(panics.iter().map(|line| Finding { kind: Kind::Panic, detail: line.clone() }));
+    let mut requests = main.requests();
+    requests.extend(recreated.requests());
+    Report {
+        seed: plan.seed,
+        idempotence: plan.idempotence,
+        seconds: ended.as_secs_f64(),
+        baseline,
+        faults: rows,
+        requests,
+        lost_connections,
+        peak_resident_bytes,
+        findings,
+    }
+}
+
+/// One step: begins its faults, holds them, ends them, and waits until goodput and replicas are back.
+fn play(field: &mut Field, loads: &[&Workload], step: &Step, baseline: f64) -> FaultRow {
+    // Leaders are asked for while all brokers answer.
+    let targets: Vec<_> =
+        step.faults.iter().map(|(fault, partition)| (*fault, field.leader(&field.topic, *partition))).collect();
+    let begun = field.now();
+    let mut running = Vec::new();
+    for (fault, node) in &targets {
+        if !running.is_empty() {
+            field.wait(Duration::from_millis(300));
+        }
+        running.push(field.begin(*fault, *node));
+    }
+    field.wait(step.hold);
+    while let Some(last) = running.pop() {
+        field.end(last);
+    }
+    let healed = field.now();
+    let back = loop {
+        let now = field.now();
+        let back = recovery(loads, baseline, healed, now);
+        if back.is_some() || now > healed + RECOVERY_WAIT {
+            break back;
+        }
+        field.wait(WINDOW / 5);
+    };
+    let impaired = impaired(loads, baseline, begun, healed + back.unwrap_or(RECOVERY_WAIT));
+    let at = |(fault, node): &(Fault, usize)| {
+        if fault.is_at_a_leader() { format!("{fault} (broker {})", node + 1) } else { fault.to_string() }
+    };
+    let row = FaultRow {
+        name: name(step),
+        place: targets.iter().map(at).collect::<Vec<_>>().join(" + "),
+        begun,
+        healed,
+        impaired,
+        recovery: back,
+    };
+    println!("{row}");
+    field.wait_until_whole();
+    field.look_at_bridge();
+    row
+}
+
+fn name(step: &Step) -> String {
+    let names: Vec<_> = step.faults.iter().map(|(fault, _)| fault.to_string()).collect();
+    names.join(" + ")
+}
+
+/// Every record of a topic, read by `kcat` past the proxies.
+fn read(field: &Field, topic: &str) -> Vec<Logged> {
+    let records = kcat_read(&field.cluster.direct_bootstrap(), topic).into_iter();
+    records
+        .map(|record| Logged {
+            partition: record.partition,
+            offset: record.offset,
+            key: record.key.map(|key| String::from_utf8_lossy(&key).into_owned()),
+            line: record.value.and_then(|value| Line::parse(&value)),
+        })
+        .collect()
+}
+
+/// What was acknowledged before the last deletion went with it; no record of before is in the new topic.
+fn check_recreated(field: &Field, mut requests: Vec<Request>) -> Vec<Finding> {
+    if let Some((deleted, created)) = field.recreation {
+        since_creation(&mut requests, deleted, created, TAKEN_IN);
+    }
+    let mut findings = check(&requests, &read(field, &field.recreated));
+    for finding in &mut findings {
+        finding.detail = format!("re-created topic: {}", finding.detail);
+    }
+    findings
+}
