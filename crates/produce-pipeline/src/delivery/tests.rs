@@ -110,6 +110,26 @@ fn only_the_first_hundred_failures_are_kept() {
 }
 
 #[test]
+fn failures_behind_one_that_was_left_out_are_left_out_too() {
+    let d = delivery();
+    d.handle_appended(401, 400, 4_000);
+    let fail = |line, cause: &Cause| settle_failed(&[range(&d, line, 1)], Outcome::NotWritten, cause);
+    // A hundred, and one too many.
+    (1..=101).for_each(|i| fail(3 * i, &Cause::TooLarge));
+    assert_eq!(d.summary().failures.last().map(|f| f.first_line), Some(300));
+    // Two neighbours become one with what is between them: there is room for one.
+    fail(4, &Cause::TooLarge);
+    fail(5, &Cause::TooLarge);
+    fail(350, &Cause::TooLarge);
+    let summary = d.summary();
+    assert_eq!(summary.failures.last().map(|f| f.first_line), Some(300), "303 is not listed, so 350 must not be");
+    assert!(summary.failures_truncated);
+    assert_eq!((summary.failures.len(), summary.not_written), (99, 104));
+    fail(302, &Cause::NoBroker);
+    assert_eq!(d.summary().failures.last().map(|f| f.first_line), Some(302), "before 303 there is room");
+}
+
+#[test]
 fn small_chunks_share_a_segment() {
     let d = delivery();
     for line in 1..=1_000 {
