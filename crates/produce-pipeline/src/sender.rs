@@ -70,16 +70,17 @@ pub(crate) async fn run(shell: Rc<Shell>, broker: i32, kick: Rc<Notify>) {
     }
 }
 
+/// A connection that is open when the caller sees it. One that the broker closes as soon as it is made counts as none: nothing
+/// would be sent on it, and so no answer would ever end the caller's waiting.
 async fn dial(shell: &Shell, broker: i32) -> Option<Connection> {
     match shell.cluster.dial(broker).await {
-        Ok(connection) => Some(connection),
-        Err(error) => {
-            tracing::warn!(broker, %error, "cannot connect to a leader");
-            shell.cluster.request_refresh();
-            tokio::time::sleep(DIAL_PAUSE).await;
-            None
-        }
+        Ok(connection) if !connection.is_closed() => return Some(connection),
+        Ok(_) => tracing::warn!(broker, "a leader closed a new connection"),
+        Err(error) => tracing::warn!(broker, %error, "cannot connect to a leader"),
     }
+    shell.cluster.request_refresh();
+    tokio::time::sleep(DIAL_PAUSE).await;
+    None
 }
 
 fn send_ready(shell: &Shell, broker: i32, connection: &Connection, in_flight: &mut VecDeque<InFlight>) {

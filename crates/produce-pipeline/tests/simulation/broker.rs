@@ -72,6 +72,8 @@ enum Fate {
     SilentAfter,
     /// It is carried out so much later, when the connection is gone.
     Late(Duration),
+    /// It is answered, and the connection ends.
+    CutAnswered,
     /// The connection ends within the answer.
     Torn,
     /// The answer is no answer.
@@ -121,6 +123,11 @@ async fn serve(cluster: Cluster, broker: usize, mut stream: DuplexStream) {
                 });
                 return;
             }
+            Fate::CutAnswered => {
+                let answer = answer(&cluster, broker, frame, throttle);
+                let _ = stream.write_all(&answer).await;
+                return;
+            }
             Fate::Torn => {
                 let answer = answer(&cluster, broker, frame, throttle);
                 let _ = stream.write_all(&answer[..answer.len() / 2]).await;
@@ -150,14 +157,15 @@ fn draw_fate(state: &mut State) -> Fate {
         return Fate::Answered(chunk);
     }
     let late = state.between(Duration::ZERO, Duration::from_secs(8));
-    match state.rng.u32(..11) {
+    match state.rng.u32(..13) {
         0 | 1 => Fate::CutBefore,
         2 | 3 => Fate::CutAfter,
         4 => Fate::SilentBefore,
         5 => Fate::SilentAfter,
         6..9 => Fate::Late(late),
         9 => Fate::Torn,
-        _ => Fate::Garbage,
+        10 => Fate::Garbage,
+        _ => Fate::CutAnswered,
     }
 }
 
