@@ -204,6 +204,8 @@ impl Refresher {
                 self.not_before = Instant::now() + pause;
                 let mut asks = lock(&self.core.asks);
                 asks.failure = Some(error);
+                // Who wanted a refresh has not got it: nobody need ask again.
+                asks.refresh |= question.full;
                 // Nobody waits for what everybody gave up on.
                 asks.lookups.retain(|_, lookup| lookup.waiters.iter().any(|w| !w.is_closed()));
             }

@@ -376,6 +376,25 @@ async fn when_no_known_broker_answers_the_bootstrap_servers_are_asked_again() {
     cluster.topic("t").await.expect("the topic");
 }
 
+#[tokio::test]
+async fn a_refresh_that_nobody_answered_is_not_forgotten() {
+    let (fake, cluster) = start(2).await;
+    fake.create_topic("t", 1);
+    cluster.topic("t").await.expect("the topic");
+    let moved = 1 - leader(&cluster.metadata(), "t").expect("a leader");
+    fake.crash(0);
+    fake.crash(1);
+    cluster.request_refresh();
+    while matches!(cluster.0.core.last_failure(), Error::NoBroker(_)) {
+        tokio::task::yield_now().await;
+    }
+    fake.set_leader("t", 0, moved);
+    fake.restart(0);
+    fake.restart(1);
+    // Nobody asks again.
+    until(&cluster, |known| leader(known, "t") == Some(moved)).await;
+}
+
 /// Connects nowhere to the host `silent`, and to everything else as TCP does.
 #[derive(Debug)]
 struct SilentHost(crate::transport::TcpConnector);
