@@ -37,7 +37,7 @@ pub(super) struct Partition {
     pub(super) queued: VecDeque<Queued>,
     pub(super) head: Option<Head>,
     pub(super) sequence: Option<Sequence>,
-    /// Not before: the last attempt failed.
+    /// Not before, unless another leader is told: the last attempt failed, or there was no leader.
     pub(super) backoff_until: Option<Instant>,
     /// Of the last attempt that failed, until one succeeds.
     pub(super) last_error: Option<ErrorCode>,

@@ -221,6 +221,14 @@ impl Accumulator {
             if partition.backoff_until.is_some_and(|until| until <= now) && partition.head.is_none() {
                 partition.backoff_until = None;
             }
+            if partition.leader.is_none()
+                && !partition.is_empty()
+                && partition.backoff_until.is_none_or(|until| until <= now)
+            {
+                // The client asks for leaders that it misses, but it need not know of this partition.
+                partition.backoff_until = Some(now + RETRY_BACKOFF.1);
+                self.effects.refresh = true;
+            }
             self.offer(id, now);
         }
         self.sweep();
