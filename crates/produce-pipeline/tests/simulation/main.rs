@@ -72,10 +72,18 @@ fn count_panics() {
     });
 }
 
+/// What the client and the pipeline log goes between what the model prints, for as long as the guard lives.
+fn traced() -> Option<tracing::subscriber::DefaultGuard> {
+    std::env::var_os("SIM_TRACE")?;
+    let printed = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).without_time().with_ansi(false);
+    Some(tracing::subscriber::set_default(printed.finish()))
+}
+
 /// One seed, from an empty cluster to the last word on every line.
 fn run(seed: u64, idempotence: bool) -> Run {
     count_panics();
     PANICS.set(0);
+    let _tracing = traced();
     // The client's jitter and the pipeline's first partitions come from the thread's generator.
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread()
