@@ -116,8 +116,8 @@ impl Accumulator {
     pub(crate) fn new(config: Config, lease: Rc<Lease>, observer: Arc<dyn Observer>, seed: u64) -> Self {
         Self {
             config,
+            pool: Arc::new(BufferPool::new(lease.budget().total())),
             lease,
-            pool: Arc::default(),
             observer,
             rng: fastrand::Rng::with_seed(seed),
             identity: None,
@@ -194,10 +194,6 @@ impl Accumulator {
         topic.id = info.id;
         if topic.partitions.len() < info.partitions.len() {
             topic.partitions.resize_with(info.partitions.len(), Partition::default);
-        }
-        for gone in topic.partitions.iter_mut().skip(info.partitions.len()) {
-            // Before topic ids (Kafka 2.8) lagging brokers, or a topic made again smaller. There is nobody to send to.
-            (gone.leader, gone.leader_epoch, gone.in_ready) = (None, -1, false);
         }
         for (index, told) in info.partitions.iter().enumerate() {
             let partition = &mut topic.partitions[index];

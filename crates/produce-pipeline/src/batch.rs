@@ -9,18 +9,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Free buffers that a worker keeps: what a few uploads at their quota have on the wire. A buffer that has to be made anew
-/// costs its page faults and its growth, a few per cent of an upload of small records.
-const KEPT_BUFFERS: usize = 16;
+/// Bytes of free buffers that a worker keeps: what a few uploads at their quota have on the wire. A buffer that has to be
+/// made anew costs its page faults and its growth, a few per cent of an upload of small records.
+const KEPT_BYTES: usize = 16 << 20;
+
+/// Free buffers are not charged to the budget: a worker keeps no more of them than this part of it.
+const KEPT_SHARE: usize = 64;
 
 /// The free large buffers of one worker. A buffer comes back when the last reference to its batch's bytes goes, be it
 /// the partition's or the connection's.
-#[derive(Debug, Default)]
-pub(crate) struct BufferPool(Mutex<Vec<Vec<u8>>>);
+#[derive(Debug)]
+pub(crate) struct BufferPool {
+    kept_bytes: usize,
+    free: Mutex<Vec<Vec<u8>>>,
+}
 
 impl BufferPool {
     /// Buffers from this size on are worth keeping: smaller ones cost less to allocate than to look after.
     pub(crate) const LARGE_BYTES: usize = 64 * 1024;
+
+    /// For a worker of a process whose budget is so large.
+    pub(crate) fn new(budget_bytes: usize) -> Self {
+        Self { kept_bytes: KEPT_BYTES.min(budget_bytes / KEPT_SHARE), free: Mutex::default() }
+    }
 
     /// An empty buffer, or a recycled one when the batch is likely to be large.
     pub(crate) fn take(&self, large: bool) -> Vec<u8> {
@@ -30,14 +41,14 @@ impl BufferPool {
     fn put(&self, buf: Vec<u8>) {
         if buf.capacity() >= Self::LARGE_BYTES {
             let mut free = self.lock();
-            if free.len() < KEPT_BUFFERS {
+            if free.iter().map(Vec::capacity).sum::<usize>() + buf.capacity() <= self.kept_bytes {
                 free.push(buf);
             }
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

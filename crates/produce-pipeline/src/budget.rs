@@ -2,17 +2,42 @@
 //!
 //! A worker charges what it holds to its [`Lease`] without touching anything shared; only when the lease runs out, or
 //! holds two slabs more than it needs, does it go to the process-wide [`MemoryBudget`]. Charging never fails: whoever
-//! is about to read more asks [`Lease::has_room`] first, so that the budget is overrun by at most the one chunk that
-//! each connection has in its read buffer.
+//! is about to read more asks [`Lease::has_room`] first. So the budget is overrun by what was promised and not yet
+//! charged: a slab a worker, and the growth of the batches that are open.
+//!
+//! ```text
+//!   0                                                   80 %            100 %
+//!   ├── everyone, each up to its share ──────────────────┼── who runs ────┤
+//!                              new requests are refused ─┘   nobody reads ┘
+//! ```
+//!
+//! # Shares
+//!
+//! First come, first served would let the uploads to one broker that hangs take all there is, and stop those to all
+//! the others. So nobody may hold more than a 32nd of what is left below 80 % (a dynamic threshold, as switches share
+//! their packet buffers: Choudhury and Hahne, 1998). Many who hang press each other's shares down and settle where
+//! some is left, without anyone counting them: `n` of them take `n / (n + 32)` of it. Everyone may hold a chunk.
+//!
+//! # The reserve
+//!
+//! What is held is given back when brokers acknowledge it, but for lines that have begun: they must end first. If
+//! those alone fill the memory, nobody could read the rest of his. So when nothing else is left, one delivery at a
+//! time may read on, until there is room again: see [`Lease::take_reserve`].
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 /// What a worker takes from, and gives back to, the process's budget at a time.
 const SLAB_BYTES: usize = 1 << 20;
+
+/// The most that is read at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// A share is what is left below the watermark, divided by this.
+const SHARES: usize = 32;
 
 /// The process's memory for records, in bytes. Cheap to clone; shared by all workers.
 #[derive(Debug, Clone)]
@@ -25,6 +50,8 @@ struct Shared {
     /// How many tasks wait for room: nobody is woken, and nothing shared is touched, while it is zero.
     waiting: AtomicUsize,
     freed: Notify,
+    /// Somebody reads on beyond the budget.
+    reserve_taken: AtomicBool,
 }
 
 impl MemoryBudget {
@@ -36,6 +63,7 @@ impl MemoryBudget {
             leased: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             freed: Notify::new(),
+            reserve_taken: AtomicBool::new(false),
         }))
     }
 
@@ -55,7 +83,11 @@ impl MemoryBudget {
     /// Without it, half-read uploads could hold all of the memory and none could finish.
     #[must_use]
     pub fn refuses_new(&self) -> bool {
-        self.used() >= self.0.total / 5 * 4
+        self.used() >= self.watermark()
+    }
+
+    fn watermark(&self) -> usize {
+        self.0.total / 5 * 4
     }
 }
 
@@ -72,10 +104,28 @@ impl Lease {
         Self { budget, leased: Cell::new(0), held: Cell::new(0) }
     }
 
-    /// True if a chunk more may be read.
+    /// The budget that this is a part of.
+    pub(crate) fn budget(&self) -> &MemoryBudget {
+        &self.budget
+    }
+
+    /// True if a chunk more may be read: then it fits into what is leased, or another slab may be.
     pub(crate) fn has_room(&self) -> bool {
-        let free_here = self.leased.get() > self.held.get();
-        free_here || self.budget.used() + SLAB_BYTES <= self.budget.0.total
+        // A byte that is free is not enough: the chunk would take another slab, and leave most of that free, for ever.
+        let free_here = self.leased.get().saturating_sub(self.held.get());
+        free_here >= CHUNK_BYTES || self.budget.used() + SLAB_BYTES <= self.budget.0.total
+    }
+
+    /// What one request may hold now, at the most `quota`.
+    pub(crate) fn share(&self, quota: usize) -> usize {
+        let left = self.budget.watermark().saturating_sub(self.budget.used());
+        quota.min((left / SHARES).max(CHUNK_BYTES))
+    }
+
+    /// Lets the caller read on although there is no room, if nobody else does. Given back when it is dropped.
+    pub(crate) fn take_reserve(&self) -> Option<Reserve> {
+        let taken = self.budget.0.reserve_taken.swap(true, Ordering::SeqCst);
+        (!taken).then(|| Reserve(self.budget.clone()))
     }
 
     /// Adds `bytes` to what is held.
@@ -134,6 +184,17 @@ impl Drop for Lease {
     }
 }
 
+/// See [`Lease::take_reserve`].
+#[derive(Debug)]
+pub(crate) struct Reserve(MemoryBudget);
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        self.0.0.reserve_taken.store(false, Ordering::SeqCst);
+        self.0.0.freed.notify_waiters();
+    }
+}
+
 /// See [`Lease::wait`].
 pub(crate) struct Waiting<'a>(&'a MemoryBudget);
 
@@ -176,10 +237,68 @@ mod tests {
         a.charge(2 * SLAB_BYTES);
         assert!(!a.has_room() && !b.has_room());
         assert!(budget.refuses_new());
-        a.release(1);
-        assert!(a.has_room(), "its own lease has a byte free");
-        a.release(2 * SLAB_BYTES - 1);
+        a.release(CHUNK_BYTES);
+        assert!(a.has_room(), "its own lease has a chunk free");
+        a.release(2 * SLAB_BYTES - CHUNK_BYTES);
         assert!(b.has_room());
+    }
+
+    #[test]
+    fn chunks_that_do_not_fill_slabs_end_at_the_budget_too() {
+        let budget = MemoryBudget::new(8 * SLAB_BYTES);
+        let leases = [(); 2].map(|()| Lease::new(budget.clone()));
+        let mut chunks = 0;
+        while let Some(lease) = leases.iter().find(|lease| lease.has_room()) {
+            lease.charge(CHUNK_BYTES - 777);
+            chunks += 1;
+            assert!(chunks < 1_000, "it never ends");
+        }
+        assert!(budget.used() <= 8 * SLAB_BYTES, "{}", budget.used());
+        assert!(chunks * CHUNK_BYTES > 7 * SLAB_BYTES, "{chunks}");
+    }
+
+    #[test]
+    fn those_who_hang_leave_room_for_others() {
+        const QUOTA: usize = 4 * SLAB_BYTES;
+        let budget = MemoryBudget::new(64 * SLAB_BYTES);
+        let lease = Lease::new(budget.clone());
+        let mut held = [0_usize; 200];
+        // All of them read what they may, a chunk at a time, and nothing is ever acknowledged.
+        loop {
+            let mut reads = false;
+            for held in &mut held {
+                if lease.has_room() && *held < lease.share(QUOTA) {
+                    lease.charge(CHUNK_BYTES);
+                    *held += CHUNK_BYTES;
+                    reads = true;
+                }
+            }
+            if !reads {
+                break;
+            }
+        }
+        assert!(!budget.refuses_new(), "{} used", budget.used());
+        assert!(lease.has_room() && lease.share(QUOTA) >= CHUNK_BYTES);
+        assert!(held.iter().all(|held| *held >= CHUNK_BYTES), "nobody was left without");
+    }
+
+    #[test]
+    fn a_share_is_the_quota_while_there_is_plenty_and_a_chunk_when_there_is_nothing() {
+        let budget = MemoryBudget::new(256 * SLAB_BYTES);
+        let lease = Lease::new(budget);
+        assert_eq!(lease.share(4 * SLAB_BYTES), 4 * SLAB_BYTES);
+        lease.charge(256 * SLAB_BYTES);
+        assert_eq!(lease.share(4 * SLAB_BYTES), CHUNK_BYTES);
+        assert_eq!(lease.share(1_000), 1_000);
+    }
+
+    #[test]
+    fn one_at_a_time_has_the_reserve() {
+        let lease = Lease::new(MemoryBudget::new(SLAB_BYTES));
+        let reserve = lease.take_reserve().expect("nobody has it");
+        assert!(lease.take_reserve().is_none());
+        drop(reserve);
+        assert!(lease.take_reserve().is_some());
     }
 
     #[tokio::test]

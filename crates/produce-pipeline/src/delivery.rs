@@ -5,7 +5,7 @@
 //! order in which they came; the settled prefix grows when the first segments have nothing open. So the work per record
 //! is nothing, and the memory is a few words per chunk in flight.
 
-use crate::budget::Lease;
+use crate::budget::{Lease, Reserve};
 use crate::outcome::{Cause, Failure, Outcome};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -46,10 +46,9 @@ pub struct Summary {
     pub unknown: u64,
     /// Where the written ones are, by partition.
     pub partitions: Vec<PartitionSummary>,
-    /// The first runs of lines that were not written, a hundred at the most, by line. Nothing is left out before the
-    /// last of them: a line up to there that none of them names was written, or was no record.
+    /// The first hundred runs of lines that were not written, by line.
     pub failures: Vec<Failure>,
-    /// There were more than `failures` lists, behind its last one.
+    /// There were more than `failures` lists.
     pub failures_truncated: bool,
     /// The broker's timestamp, ms since the epoch, of the batch acknowledged last, where the topic stamps LogAppendTime.
     pub log_append_time: Option<i64>,
@@ -78,6 +77,8 @@ struct Shared {
     lease: Rc<Lease>,
     timeout: Duration,
     quota: usize,
+    /// Taken when memory was full, until there is room again.
+    reserve: RefCell<Option<Reserve>>,
     state: RefCell<State>,
     /// Something was settled.
     settled: Notify,
@@ -101,9 +102,7 @@ struct State {
     partitions: Vec<PartitionSummary>,
     /// By first line; neighbours of the same fate are one entry.
     failures: BTreeMap<u64, Failure>,
-    /// The first line of the first failure that was left out, if there is one. From there on nothing is listed, also when
-    /// neighbours that become one entry make room again: the list must have no gap.
-    left_out: Option<u64>,
+    failures_truncated: bool,
     log_append_time: Option<i64>,
 }
 
@@ -138,6 +137,7 @@ impl Delivery {
             lease,
             timeout,
             quota,
+            reserve: RefCell::default(),
             state: RefCell::new(State {
                 first_line,
                 next_line: first_line,
@@ -150,7 +150,7 @@ impl Delivery {
                 segments: VecDeque::new(),
                 partitions: Vec::new(),
                 failures: BTreeMap::new(),
-                left_out: None,
+                failures_truncated: false,
                 log_append_time: None,
             }),
             settled: Notify::new(),
@@ -160,7 +160,25 @@ impl Delivery {
     /// True if this delivery may hold another chunk now, and so may the process.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.0.state.borrow().open_bytes < self.0.quota && self.0.lease.has_room()
+        let Shared { lease, quota, state, reserve, .. } = &*self.0;
+        if state.borrow().open_bytes >= lease.share(*quota) {
+            return false;
+        }
+        if lease.has_room() {
+            reserve.take();
+            return true;
+        }
+        reserve.borrow().is_some()
+    }
+
+    /// Gets room out of the reserve, if what stands in the way is not this delivery's own doing.
+    fn takes_reserve(&self) -> bool {
+        let Shared { lease, quota, state, reserve, .. } = &*self.0;
+        if state.borrow().open_bytes >= lease.share(*quota) {
+            return false;
+        }
+        *reserve.borrow_mut() = lease.take_reserve();
+        reserve.borrow().is_some()
     }
 
     /// Waits until [`Delivery::has_room`]. To be asked before a chunk is read, and again before it is appended.
@@ -178,7 +196,7 @@ impl Delivery {
         let wait = async {
             loop {
                 let (settled, freed) = (self.0.settled.notified(), waiting.freed());
-                if self.has_room() {
+                if self.has_room() || self.takes_reserve() {
                     return;
                 }
                 tokio::select! { biased; () = settled => {}, () = freed => {} }
@@ -253,7 +271,7 @@ impl Delivery {
             unknown: state.unknown,
             partitions: state.partitions.clone(),
             failures: state.failures.values().cloned().collect(),
-            failures_truncated: state.left_out.is_some(),
+            failures_truncated: state.failures_truncated,
             log_append_time: state.log_append_time,
         }
     }
@@ -383,9 +401,6 @@ impl State {
     }
 
     fn fail(&mut self, mut failure: Failure) {
-        if self.left_out.is_some_and(|line| line <= failure.first_line) {
-            return;
-        }
         let alike = |a: &Failure, b: &Failure| a.outcome == b.outcome && a.cause == b.cause;
         if let Some((&first, before)) = self.failures.range(..failure.first_line).next_back()
             && before.last_line + 1 == failure.first_line
@@ -402,7 +417,8 @@ impl State {
         }
         self.failures.insert(failure.first_line, failure);
         if self.failures.len() > MAX_FAILURES {
-            self.left_out = self.failures.pop_last().map(|(line, _)| line);
+            self.failures.pop_last();
+            self.failures_truncated = true;
         }
     }
 }
