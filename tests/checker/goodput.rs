@@ -29,14 +29,18 @@ pub(crate) fn goodput(workloads: &[&Workload], from: Duration, to: Duration) -> 
 }
 
 fn written_within(request: &Request, from: Duration, to: Duration) -> f64 {
-    let Some(answered) = request.answered else { return 0.0 };
-    let until = answered.max(request.invoked + request.slot);
+    let (until, written) = match request.answered {
+        Some(answered) => (answered.max(request.invoked + request.slot), request.count(Outcome::Written)),
+        // Taken for good while it is still being sent: looked at again when the answer is there.
+        None if !request.sending.is_zero() => (request.invoked + request.slot, request.lines.len()),
+        None => return 0.0,
+    };
     let overlap = to.min(until).saturating_sub(from.max(request.invoked));
     if overlap.is_zero() {
         return 0.0;
     }
     let share = overlap.as_secs_f64() / (until - request.invoked).as_secs_f64();
-    share * request.count(Outcome::Written) as f64
+    share * written as f64
 }
 
 /// How long after `healed` a window begins in which goodput is back; `None` when there is none until `now`.
@@ -48,8 +52,8 @@ pub(crate) fn recovery(workloads: &[&Workload], baseline: f64, healed: Duration,
 
 /// For how long between two times goodput was below the share that counts as recovered.
 pub(crate) fn impaired(workloads: &[&Workload], baseline: f64, from: Duration, to: Duration) -> Duration {
-    let below = |at: &Duration| goodput(workloads, *at, *at + STEP) < RECOVERED * baseline;
-    STEP * steps(from, to + WINDOW).filter(below).count() as u32
+    let below = |at: &Duration| goodput(workloads, *at, *at + WINDOW) < RECOVERED * baseline;
+    STEP * steps(from, to).filter(below).count() as u32
 }
 
 /// Beginnings of windows that end by `to`.

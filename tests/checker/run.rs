@@ -78,7 +78,8 @@ pub(crate) fn run(plan: Plan) -> Report {
     // The first two seconds belong to connections, topics and producer ids.
     let settled = field.now() + Duration::from_secs(2);
     field.wait(Duration::from_secs(if plan.quick { 5 } else { 10 }));
-    let baseline = goodput(&loads, settled, field.now());
+    let first_fault = field.now();
+    let baseline = goodput(&loads, settled, first_fault);
     println!("{:>7.1} s  baseline: {baseline:.0} lines/s", field.now().as_secs_f64());
 
     let mut rows = Vec::new();
@@ -94,6 +95,16 @@ pub(crate) fn run(plan: Plan) -> Report {
     });
     let ended = field.now();
     println!("{:>7.1} s  healed and stopped; reading", ended.as_secs_f64());
+    // Once more, now that the answers are there to what was on its way when it was looked at.
+    let loads = [&main, &recreated];
+    let baseline = goodput(&loads, settled, first_fault);
+    for number in 0..rows.len() {
+        let next = rows.get(number + 1).map_or(ended, |next: &FaultRow| next.begun);
+        let row = &mut rows[number];
+        // Where the next fault came before that can be seen, what was seen then counts.
+        row.recovery = recovery(&loads, baseline, row.healed, next).or(row.recovery);
+        row.impaired = impaired(&loads, baseline, row.begun, next);
+    }
 
     let mut findings = check(&main.requests(), &read(&field, &field.topic));
     findings.extend(check_recreated(&field, recreated.requests()));
@@ -101,14 +112,14 @@ pub(crate) fn run(plan: Plan) -> Report {
     let mut lost_connections = 0;
     for journal in [&main, &recreated].into_iter().flat_map(Workload::journals) {
         findings.extend(journal.findings.iter().cloned());
-        let after_kill = |cut: &Duration| {
-            let near = |(from, to): &(Duration, Duration)| *cut + Duration::from_millis(100) >= *from && cut <= to;
-            field.kills.iter().any(near)
+        // Whoever was sending when the bridge was killed sees it later.
+        let killed = |(sent, seen): &(Duration, Duration)| {
+            field.kills.iter().any(|(killed, back)| sent <= back && killed <= seen)
         };
-        for cut in journal.cuts.iter().filter(|cut| !after_kill(cut)) {
-            findings.push(Finding { kind: Kind::CutAnswer, detail: format!("at {cut:.3?}") });
+        for (sent, seen) in journal.cuts.iter().filter(|cut| !killed(cut)) {
+            findings.push(Finding { kind: Kind::CutAnswer, detail: format!("sent at {sent:.3?}, cut at {seen:.3?}") });
         }
-        lost_connections += journal.losses.iter().filter(|loss| !after_kill(loss)).count();
+        lost_connections += journal.losses.iter().filter(|loss| !killed(loss)).count();
     }
     let (panics, peak_resident_bytes) = field.seen_of_bridge();
     findings.extend(panics.iter().map(|line| Finding { kind: Kind::Panic, detail: line.clone() }));
@@ -153,7 +164,7 @@ fn play(field: &mut Field, loads: &[&Workload], step: &Step, baseline: f64) -> F
         }
         field.wait(WINDOW / 5);
     };
-    let impaired = impaired(loads, baseline, begun, healed + back.unwrap_or(RECOVERY_WAIT));
+    let impaired = impaired(loads, baseline, begun, field.now());
     let at = |(fault, node): &(Fault, usize)| {
         if fault.is_at_a_leader() { format!("{fault} (broker {})", node + 1) } else { fault.to_string() }
     };
@@ -166,6 +177,7 @@ fn play(field: &mut Field, loads: &[&Workload], step: &Step, baseline: f64) -> F
         recovery: back,
     };
     println!("{row}");
+    field.wait(WINDOW);
     field.wait_until_whole();
     field.look_at_bridge();
     row

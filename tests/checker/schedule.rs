@@ -99,13 +99,13 @@ pub(crate) fn draw(seed: u64, wishes: Wishes, partitions: i32) -> Vec<Step> {
     const OUTER: [Fault; 6] = [AckLost, Reset, BlackHole, Slow, Refused, Throttle];
     /// To a process.
     const INNER: [Fault; 6] = [Kill, Term, Stop, BridgeKill, BridgeTerm, Recreation];
-    const PAIRS: usize = 30;
+    const PAIRS: usize = 20;
 
     let mut random = Random::new(seed, 0);
     let mut singles = match (wishes.control, wishes.quick) {
         (true, true) => vec![AckLost, Reset, AckLost],
         (true, false) => vec![AckLost, Kill, BlackHole, Reset, Stop, Term, AckLost],
-        (false, true) => vec![AckLost, Reset, BlackHole, Refused, Kill, Throttle, BridgeTerm, BridgeKill, Recreation],
+        (false, true) => vec![Reset, BlackHole, Refused, Throttle, BridgeTerm, BridgeKill, Recreation],
         (false, false) => {
             let mut rest = [RollingRestart, DiskRefuses, Slow, Refused];
             random.shuffle(&mut rest);
@@ -119,8 +119,11 @@ pub(crate) fn draw(seed: u64, wishes: Wishes, partitions: i32) -> Vec<Step> {
         singles.push(DiskFull);
     }
     random.shuffle(&mut singles);
-    let pairs = if wishes.quick { 0 } else { PAIRS };
-    let pairs: Vec<_> = (0..pairs).map(|_| vec![random.pick(&OUTER), random.pick(&INNER)]).collect();
+    let pairs: Vec<_> = match (wishes.control, wishes.quick) {
+        (true, true) => Vec::new(),
+        (false, true) => vec![vec![AckLost, Kill]],
+        (_, false) => (0..PAIRS).map(|_| vec![random.pick(&OUTER), random.pick(&INNER)]).collect(),
+    };
     let steps = singles.into_iter().map(|single| vec![single]).chain(pairs);
     steps
         .map(|faults| {

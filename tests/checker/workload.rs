@@ -64,10 +64,10 @@ pub(crate) struct Journal {
     pub(crate) requests: Vec<Request>,
     /// Answers that cannot be right.
     pub(crate) findings: Vec<Finding>,
-    /// When answers were cut off after they had begun.
-    pub(crate) cuts: Vec<Duration>,
-    /// When connections were lost with a request on them and no byte of an answer.
-    pub(crate) losses: Vec<Duration>,
+    /// Answers that were cut off after they had begun: when the request was sent, and when the end was seen.
+    pub(crate) cuts: Vec<(Duration, Duration)>,
+    /// The same of connections that were lost with a request on them and no byte of an answer.
+    pub(crate) losses: Vec<(Duration, Duration)>,
 }
 
 /// Running writers.
@@ -275,7 +275,7 @@ impl Writer {
         }
         if !exchange.whole {
             let times = if exchange.status.is_some() { cuts } else { losses };
-            times.push(answered);
+            times.push((request.invoked, answered));
         }
         for (line, outcome) in request.lines.iter().zip(&request.told.outcomes) {
             if *outcome != Outcome::Written {
