@@ -195,6 +195,10 @@ impl Accumulator {
         if topic.partitions.len() < info.partitions.len() {
             topic.partitions.resize_with(info.partitions.len(), Partition::default);
         }
+        for gone in topic.partitions.iter_mut().skip(info.partitions.len()) {
+            // Before topic ids (Kafka 2.8) lagging brokers, or a topic made again smaller. There is nobody to send to.
+            (gone.leader, gone.leader_epoch, gone.in_ready) = (None, -1, false);
+        }
         for (index, told) in info.partitions.iter().enumerate() {
             let partition = &mut topic.partitions[index];
             if partition.leader == told.leader && partition.leader_epoch == told.leader_epoch {

@@ -46,9 +46,10 @@ pub struct Summary {
     pub unknown: u64,
     /// Where the written ones are, by partition.
     pub partitions: Vec<PartitionSummary>,
-    /// The first hundred runs of lines that were not written, by line.
+    /// The first runs of lines that were not written, a hundred at the most, by line. Nothing is left out before the
+    /// last of them: a line up to there that none of them names was written, or was no record.
     pub failures: Vec<Failure>,
-    /// There were more than `failures` lists.
+    /// There were more than `failures` lists, behind its last one.
     pub failures_truncated: bool,
     /// The broker's timestamp, ms since the epoch, of the batch acknowledged last, where the topic stamps LogAppendTime.
     pub log_append_time: Option<i64>,
@@ -102,7 +103,9 @@ struct State {
     partitions: Vec<PartitionSummary>,
     /// By first line; neighbours of the same fate are one entry.
     failures: BTreeMap<u64, Failure>,
-    failures_truncated: bool,
+    /// The first line of the first failure that was left out, if there is one. From there on nothing is listed, also when
+    /// neighbours that become one entry make room again: the list must have no gap.
+    left_out: Option<u64>,
     log_append_time: Option<i64>,
 }
 
@@ -150,7 +153,7 @@ impl Delivery {
                 segments: VecDeque::new(),
                 partitions: Vec::new(),
                 failures: BTreeMap::new(),
-                failures_truncated: false,
+                left_out: None,
                 log_append_time: None,
             }),
             settled: Notify::new(),
@@ -271,7 +274,7 @@ impl Delivery {
             unknown: state.unknown,
             partitions: state.partitions.clone(),
             failures: state.failures.values().cloned().collect(),
-            failures_truncated: state.failures_truncated,
+            failures_truncated: state.left_out.is_some(),
             log_append_time: state.log_append_time,
         }
     }
@@ -401,6 +404,9 @@ impl State {
     }
 
     fn fail(&mut self, mut failure: Failure) {
+        if self.left_out.is_some_and(|line| line <= failure.first_line) {
+            return;
+        }
         let alike = |a: &Failure, b: &Failure| a.outcome == b.outcome && a.cause == b.cause;
         if let Some((&first, before)) = self.failures.range(..failure.first_line).next_back()
             && before.last_line + 1 == failure.first_line
@@ -417,8 +423,7 @@ impl State {
         }
         self.failures.insert(failure.first_line, failure);
         if self.failures.len() > MAX_FAILURES {
-            self.failures.pop_last();
-            self.failures_truncated = true;
+            self.left_out = self.failures.pop_last().map(|(line, _)| line);
         }
     }
 }
