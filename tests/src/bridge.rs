@@ -116,6 +116,8 @@ pub struct Bridge {
     pub management_port: u16,
     /// Its configuration file.
     pub config: PathBuf,
+    /// What runs it: see [`Bridge::start_under`].
+    prefix: Vec<String>,
     process: Process,
 }
 
@@ -127,24 +129,35 @@ impl Bridge {
 
     /// Starts a bridge with these settings and waits until it is ready.
     pub fn start_with(settings: &Settings) -> Self {
-        let bridge = Self::start_unready(settings);
+        Self::start_under(&[], settings)
+    }
+
+    /// The same by way of another program, which is given the bridge's command line after its own arguments and must
+    /// replace itself by it (`exec`): for what a process has to be before it begins, as a member of a control group.
+    pub fn start_under(prefix: &[String], settings: &Settings) -> Self {
+        let bridge = Self::start_listening(prefix, settings);
         bridge.wait_until_ready();
         bridge
     }
 
     /// Starts a bridge with these settings and waits until it listens, ready or not.
     pub fn start_unready(settings: &Settings) -> Self {
+        Self::start_listening(&[], settings)
+    }
+
+    fn start_listening(prefix: &[String], settings: &Settings) -> Self {
         let config = settings.write();
-        let process = spawn(&config);
-        let bridge =
-            Self { port: settings.port("listen"), management_port: settings.port("management"), config, process };
+        let prefix = prefix.to_vec();
+        let process = spawn(&prefix, &config);
+        let (port, management_port) = (settings.port("listen"), settings.port("management"));
+        let bridge = Self { port, management_port, config, prefix, process };
         bridge.wait_until_listening();
         bridge
     }
 
     /// Starts the same bridge again, on its ports, after [`Bridge::kill`] or an exit.
     pub fn start_again(&mut self) {
-        self.process = spawn(&self.config);
+        self.process = spawn(&self.prefix, &self.config);
         self.wait_until_listening();
         self.wait_until_ready();
     }
@@ -186,10 +199,24 @@ impl Bridge {
 
     /// The most memory it ever had resident, in bytes: `VmHWM` of `/proc/PID/status`.
     pub fn peak_resident_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// The memory it has resident now, in bytes: `VmRSS` of `/proc/PID/status`.
+    pub fn resident_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    fn status_bytes(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid())).expect("the bridge runs");
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("Linux says it");
-        let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("VmHWM:  123 kB");
+        let line = status.lines().find(|line| line.starts_with(name)).expect("Linux says it");
+        let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("VmRSS:  123 kB");
         kibibytes * 1024
+    }
+
+    /// How many file descriptors it has open.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.process.pid())).expect("the bridge runs as this user").count()
     }
 
     /// `GET path` from the management listener; `None` while nobody listens there.
@@ -223,9 +250,11 @@ impl Bridge {
     }
 }
 
-fn spawn(config: &Path) -> Process {
-    let binary = binary().display().to_string();
-    Process::spawn("penstock", &binary, ["serve".as_ref(), "--config".as_ref(), config.as_os_str()], &[])
+fn spawn(prefix: &[String], config: &Path) -> Process {
+    let mut command = prefix.to_vec();
+    command.extend([binary().display().to_string(), "serve".to_owned(), "--config".to_owned()]);
+    command.push(config.display().to_string());
+    Process::spawn("penstock", &command[0], &command[1..], &[])
 }
 
 /// What the management listener answered.

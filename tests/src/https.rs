@@ -28,14 +28,23 @@ pub struct Connection {
 impl Connection {
     /// Connects to `127.0.0.1:port` and ends the handshake; panics when it fails.
     pub async fn open(port: u16) -> Self {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("the bridge listens");
-        stream.set_nodelay(true).expect("a TCP socket takes it");
+        Self::try_open(port).await.expect("the bridge listens, and its certificate is trusted")
+    }
+
+    /// The same where the bridge may not listen any more.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is refused, or ends within the handshake.
+    pub async fn try_open(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        stream.set_nodelay(true)?;
         let connector = TlsConnector::from(Arc::clone(&certificates().client));
         let name = ServerName::try_from("localhost").expect("a valid name");
-        let stream = connector.connect(name, stream).await.expect("the certificate is trusted");
+        let stream = connector.connect(name, stream).await?;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"http/1.1".as_slice()), "ALPN");
         let (reader, writer) = tokio::io::split(stream);
-        Self { writer: Writer(writer), reader: Reader { stream: reader, buffer: Vec::new(), body: Body::None } }
+        Ok(Self { writer: Writer(writer), reader: Reader { stream: reader, buffer: Vec::new(), body: Body::None } })
     }
 
     /// Sends a whole request: method and path, header lines (without line ends), and a body with its length.

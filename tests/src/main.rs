@@ -1,13 +1,17 @@
 //! `cargo run -p penstock-tests`: a real Kafka of three brokers and the bridge in front of it, to try things by hand.
 //!
 //! Prints where they are as shell assignments, one a line, then an empty line; ends, and ends them, when its standard
-//! input does.
+//! input does. With the argument `fetch` it only fetches that Kafka, where the cache has none.
 
 use std::io::Read;
 
-use penstock_tests::{bridge::binary, shared, tls::certificates};
+use penstock_tests::{bridge::binary, distribution::Version, shared, tls::certificates};
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("fetch") {
+        Version::V4_1_1.class_path();
+        return;
+    }
     let bridge = shared::bridge();
     println!("KAFKA={}", shared::three_brokers().bootstrap());
     println!("URL={}", bridge.url(""));
