@@ -2,8 +2,8 @@
 //!
 //! In reading order: the main job ([`uploads`], [`lines`], [`records`], [`keys`], [`progress`], [`encodings`],
 //! [`codecs`]), what is around it ([`topics`], [`reads`], [`management`], [`configuration`], [`drain`]), then size and
-//! failure ([`connections`], [`large`], [`brokers`]), the command line ([`upload_command`], [`tail_command`]), and the
-//! [`fixture`] itself.
+//! failure ([`connections`], [`large`], [`overload`], [`brokers`]), the command line ([`upload_command`],
+//! [`tail_command`]), and the [`fixture`] itself.
 
 mod brokers;
 mod codecs;
@@ -16,6 +16,7 @@ mod keys;
 mod large;
 mod lines;
 mod management;
+mod overload;
 mod progress;
 mod reads;
 mod records;
