@@ -122,6 +122,11 @@ impl Lease {
         quota.min((left / SHARES).max(CHUNK_BYTES))
     }
 
+    /// True if a request that holds `held` bytes may read a chunk more and stay within its share.
+    pub(crate) fn share_has_room(&self, held: usize, quota: usize) -> bool {
+        held == 0 || held + CHUNK_BYTES <= self.share(quota)
+    }
+
     /// Lets the caller read on although there is no room, if nobody else does. Given back when it is dropped.
     pub(crate) fn take_reserve(&self) -> Option<Reserve> {
         let taken = self.budget.0.reserve_taken.swap(true, Ordering::SeqCst);
@@ -267,7 +272,7 @@ mod tests {
         loop {
             let mut reads = false;
             for held in &mut held {
-                if lease.has_room() && *held < lease.share(QUOTA) {
+                if lease.has_room() && lease.share_has_room(*held, QUOTA) {
                     lease.charge(CHUNK_BYTES);
                     *held += CHUNK_BYTES;
                     reads = true;

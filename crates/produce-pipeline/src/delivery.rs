@@ -164,7 +164,7 @@ impl Delivery {
     #[must_use]
     pub fn has_room(&self) -> bool {
         let Shared { lease, quota, state, reserve, .. } = &*self.0;
-        if state.borrow().open_bytes >= lease.share(*quota) {
+        if !lease.share_has_room(state.borrow().open_bytes, *quota) {
             return false;
         }
         if lease.has_room() {
@@ -177,7 +177,7 @@ impl Delivery {
     /// Gets room out of the reserve, if what stands in the way is not this delivery's own doing.
     fn takes_reserve(&self) -> bool {
         let Shared { lease, quota, state, reserve, .. } = &*self.0;
-        if state.borrow().open_bytes >= lease.share(*quota) {
+        if !lease.share_has_room(state.borrow().open_bytes, *quota) {
             return false;
         }
         *reserve.borrow_mut() = lease.take_reserve();
