@@ -151,6 +151,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Connections open at once; one more is closed unserved.
     pub max_connections: usize,
+    /// Of these, from one address. `None`: no such bound.
+    pub max_connections_per_source: Option<usize>,
     /// A connection this old is closed after the answer under way. `None`: never.
     pub max_connection_age: Option<Duration>,
     /// A connection without a request for this long is closed.

@@ -1,6 +1,6 @@
 //! From a request to an answer.
 //!
-//! [`Context`] is what a worker's requests share; [`handle`] takes one request to its operation. In reading order:
+//! [`Context`] is what a worker's requests share, and the service that takes each to its operation.
 
 pub(crate) mod access;
 pub(crate) mod body;
@@ -22,9 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
-use hyper::{Method, Request, StatusCode, Version};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, StatusCode};
 use kafka_client::Cluster;
 use produce_pipeline::{MemoryBudget, Pipeline, Topic};
 use tokio::time::Instant;
@@ -32,17 +31,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::http1::{BadHead, Body, ResponseBody, Service};
 use crate::metrics::{Metrics, RouteMetrics};
 use access::Access;
 use body::{BodyReader, Patience};
 use error::ApiError;
-use respond::{JSON, Response, ResponseBody};
+use respond::{JSON, Response};
 use routes::Operation;
-
-/// What is read of a body that an early answer did not wait for.
-const DISCARD_BYTES: u64 = 256 * 1024;
-/// And for how long.
-const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// What a worker's requests share.
 pub(crate) struct Context {
@@ -58,7 +53,7 @@ pub(crate) struct Context {
     pub(crate) draining: Arc<AtomicBool>,
     /// Asks bodies to be read no further.
     pub(crate) stop_reading: CancellationToken,
-    /// Uploads that answer with progress, and bodies that are thrown away. The worker waits for them at its end.
+    /// Uploads that answer with progress. The worker waits for them at its end.
     pub(crate) tasks: TaskTracker,
 }
 
@@ -76,47 +71,31 @@ impl Context {
         }
     }
 
-    fn body_reader(&self, body: Incoming) -> BodyReader {
+    fn body_reader(&self, body: Body) -> BodyReader {
         let patience = Patience { idle: self.config.listen.idle_timeout, min_rate: self.config.listen.min_body_rate };
         BodyReader::new(body, patience, &self.stop_reading)
+    }
+
+    /// Has a request counted and logged when its answer is over.
+    fn recorded(
+        &self,
+        operation: &'static str,
+        started: Instant,
+        log: Option<(Method, String)>,
+        response: Response,
+    ) -> Response {
+        let route = Operation::NAMES.iter().position(|known| *known == operation).unwrap_or(Operation::NAMES.len() - 1);
+        let record = RequestRecord { route: self.routes[route].clone(), status: response.status(), started, log };
+        response.map(|body| body.guarded(record))
     }
 
     /// Runs a task of this worker until it ends of itself.
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.tasks.spawn_local(task);
     }
-
-    /// Lets go of a body after an answer that did not wait for its end.
-    fn abandon_body(&self, reader: BodyReader) {
-        if !reader.is_over() {
-            self.spawn(reader.discard(DISCARD_BYTES, DISCARD_TIME));
-        }
-    }
 }
 
-/// Answers a request before its body was asked for.
-///
-/// A client that waits for `100 Continue` gets this answer in its place and keeps its body. Another one is sending
-/// already: some of that is read, so that it sees the answer and not a reset. A body that is announced as short is read
-/// whole, and the connection goes on.
-fn refuse(context: &Context, headers: &HeaderMap, body: Incoming, error: &ApiError) -> Response {
-    let mut response = respond::error(error);
-    if body.is_end_stream() {
-        return response;
-    }
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let short = length.is_some_and(|length| length <= DISCARD_BYTES);
-    let waits = produce::expects_continue(headers);
-    if !short || waits {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    if !waits {
-        context.abandon_body(context.body_reader(body));
-    }
-    response
-}
-
-/// Counts and logs a request when the last of its answer has been handed to the connection, or the client is gone.
+/// Counts and logs a request when the last of its answer has been handed to the socket, or the client is gone.
 struct RequestRecord {
     route: RouteMetrics,
     status: StatusCode,
@@ -136,39 +115,38 @@ impl Drop for RequestRecord {
     }
 }
 
-/// Answers one request. `guard` is kept until the last of the answer has been handed to the connection.
-pub(crate) async fn handle(context: Rc<Context>, request: Request<Incoming>, guard: impl std::any::Any) -> Response {
-    let started = Instant::now();
-    let log =
-        tracing::enabled!(tracing::Level::DEBUG).then(|| (request.method().clone(), request.uri().path().to_owned()));
-    let found = check_host(&request).and_then(|()| Operation::find(request.method(), request.uri().path()));
-    let name = found.as_ref().map_or("none", Operation::name);
-    let mut response = match found {
-        Ok(operation) => run(&context, operation, request).await,
-        Err(error) => {
-            let (head, body) = request.into_parts();
-            refuse(&context, &head.headers, body, &error)
-        }
-    };
-    if context.is_draining() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+/// What answers the requests of a worker's connections.
+impl Service for Rc<Context> {
+    async fn call(&self, request: Request<Body>) -> Response {
+        let started = Instant::now();
+        let log = tracing::enabled!(tracing::Level::DEBUG)
+            .then(|| (request.method().clone(), request.uri().path().to_owned()));
+        let found = Operation::find(request.method(), request.uri().path());
+        let name = found.as_ref().map_or("none", Operation::name);
+        let response = match found {
+            Ok(operation) => run(self, operation, request).await,
+            Err(error) => respond::error(&error),
+        };
+        self.recorded(name, started, log, response)
     }
-    let route = Operation::NAMES.iter().position(|known| *known == name).unwrap_or(Operation::NAMES.len() - 1);
-    let record = RequestRecord { route: context.routes[route].clone(), status: response.status(), started, log };
-    response.map(|body| body.guarded((record, guard)))
+
+    fn refuse(&self, head: BadHead) -> Response {
+        let started = Instant::now();
+        let error = ApiError { close: true, ..ApiError::new(head.status.as_u16().into(), head.message) };
+        self.recorded("none", started, None, respond::error(&error))
+    }
 }
 
-async fn run(context: &Rc<Context>, operation: Operation, request: Request<Incoming>) -> Response {
+async fn run(context: &Rc<Context>, operation: Operation, request: Request<Body>) -> Response {
+    let query = request.uri().query();
     let answer = match operation {
         Operation::Produce(topic) => return produce::produce(context, &topic, request).await,
         Operation::Tombstone(topic) => return produce::tombstone(context, &topic, request).await,
-        Operation::CreateTopic(topic) => return topics::create(context, &topic, request).await,
-        Operation::ReadPartition(topic, partition) => {
-            consume::read(context, &topic, partition, request.uri().query()).await
-        }
-        Operation::ListTopics => topics::list(context, request.uri().query()).await,
-        Operation::DescribeTopic(topic) => topics::describe(context, &topic, request.uri().query()).await,
-        Operation::DeleteTopic(topic) => topics::delete(context, &topic, request.uri().query()).await,
+        Operation::ReadPartition(topic, partition) => consume::read(context, &topic, partition, query).await,
+        Operation::ListTopics => topics::list(context, query).await,
+        Operation::DescribeTopic(topic) => topics::describe(context, &topic, query).await,
+        Operation::CreateTopic(topic) => topics::create(context, &topic, request).await,
+        Operation::DeleteTopic(topic) => topics::delete(context, &topic, query).await,
         Operation::Health => Ok(plain("ok\n")),
         Operation::OpenApi => {
             let mut response = Response::new(ResponseBody::whole(&include_bytes!("http/openapi.json")[..]));
@@ -176,17 +154,7 @@ async fn run(context: &Rc<Context>, operation: Operation, request: Request<Incom
             Ok(response)
         }
     };
-    // None of these has a use for a body; one that is there is read a little and dropped.
-    let (head, body) = request.into_parts();
-    match answer {
-        Err(error) => refuse(context, &head.headers, body, &error),
-        Ok(response) => {
-            if !body.is_end_stream() {
-                context.spawn(context.body_reader(body).discard(DISCARD_BYTES, DISCARD_TIME));
-            }
-            response
-        }
-    }
+    answer.unwrap_or_else(|error| respond::error(&error))
 }
 
 /// A short text as an answer.
@@ -194,17 +162,6 @@ pub(crate) fn plain(text: impl Into<bytes::Bytes>) -> Response {
     let mut response = Response::new(ResponseBody::whole(text));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
-}
-
-/// RFC 9112 section 3.2: a request of HTTP/1.1 has one `Host`; anything else is answered with 400. Ends the connection,
-/// since whoever frames requests differently from us may be on the way.
-fn check_host(request: &Request<Incoming>) -> Result<(), ApiError> {
-    let mut hosts = request.headers().get_all(HOST).into_iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(_), None) => Ok(()),
-        (None, _) if request.version() < Version::HTTP_11 => Ok(()),
-        _ => Err(ApiError { close: true, ..ApiError::bad_request("a request has exactly one Host header") }),
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 mod http;
+mod http1;
 pub mod log;
 pub mod metrics;
 pub mod server;

@@ -23,7 +23,6 @@
 //! As soon as nothing is under way the process ends, at any of these points after the notice. A second signal skips to
 //! the deadline.
 
-mod connection;
 mod listener;
 mod management;
 mod proxy_protocol;
@@ -40,14 +39,14 @@ use kafka_client::Cluster;
 use produce_pipeline::MemoryBudget;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Tls};
 use crate::metrics::Metrics;
-use listener::{Acceptor, WorkerPort};
+use listener::{Acceptor, Room, WorkerPort};
 use management::Management;
 use tls::TlsState;
 use worker::{Parts, Phase, Worker};
@@ -173,7 +172,7 @@ impl Server {
         let acceptor = Acceptor {
             listener,
             workers: ports,
-            room: Arc::new(Semaphore::new(config.listen.max_connections.min(Semaphore::MAX_PERMITS))),
+            room: Room::new(config.listen.max_connections, config.listen.max_connections_per_source),
             metrics: metrics.clone(),
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -254,8 +253,10 @@ impl Supervisor {
     ) -> Result<(), ServeError> {
         let stop_accepting = CancellationToken::new();
         let stop_management = CancellationToken::new();
+        // Its thread ends even if this task is dropped.
+        let _managed = stop_management.clone().drop_guard();
         let accepting = tokio::spawn(acceptor.run(stop_accepting.clone()));
-        let managing = tokio::spawn(self.management.clone().serve(management_listener, stop_management.clone()));
+        let managing = self.management.clone().start(management_listener.into_std()?, stop_management.clone())?;
         let reloading = tls.map(|tls| tokio::spawn(async move { tls.watch().await }));
 
         let result = self.serve_and_drain(&stop_accepting, accepting).await;
@@ -268,7 +269,8 @@ impl Supervisor {
             reloading.abort();
         }
         stop_management.cancel();
-        let _ = managing.await;
+        // A panic of it is in the log; the drain is over all the same.
+        let _ = tokio::task::spawn_blocking(|| managing.join()).await;
         result
     }
 

@@ -144,10 +144,18 @@ pub(super) const KEYS: &[Key] = &[
          one that uploads about 100 KiB more, beside `producer.memory_bytes`.",
     ),
     key(
+        "listen.max_connections_per_source",
+        Kind::Count { min: 0, max: 1_000_000 },
+        Default::Value("0"),
+        "Of these, connections from one address (of IPv6: one /64); further ones are closed unserved. `0`: no such \
+         bound, which it must be behind a load balancer that hides its clients' addresses.",
+    ),
+    key(
         "listen.max_connection_age",
         seconds(0, 7 * DAY),
         Default::Value("0s"),
-        "A connection this old is closed after the answer under way; `0s`: never. A bound lets new instances behind a \
+        "A connection this old, or up to a tenth younger, so that those that came together do not go together, is \
+         closed after the answer under way; `0s`: never. A bound lets new instances behind a \
          load balancer get their share of long-lived clients, and costs each of them a handshake a time.",
     ),
     key(

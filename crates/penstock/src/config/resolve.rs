@@ -71,6 +71,7 @@ fn listen(settings: &Settings<'_>) -> Listen {
     Listen {
         address: settings.address("listen.address"),
         max_connections: settings.size("listen.max_connections"),
+        max_connections_per_source: Some(settings.size("listen.max_connections_per_source")).filter(|most| *most > 0),
         max_connection_age: settings.nonzero_duration("listen.max_connection_age"),
         idle_timeout: settings.duration("listen.idle_timeout"),
         head_timeout: settings.duration("listen.head_timeout"),

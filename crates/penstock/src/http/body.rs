@@ -1,20 +1,20 @@
 //! The body of a request as it comes: chunks, and every reason why no more of them will be read.
 //!
-//! hyper has no timeout on a body, so this has: a client may not be silent for longer than the idle timeout, nor slower
-//! than the configured rate. Only time spent waiting for the client counts: while the pipeline has no room, the body is
-//! not asked for, and the client is not to blame.
+//! A client may not be silent for longer than the idle timeout, nor slower than the configured rate. Only time spent
+//! waiting for the client counts: while the pipeline has no room, the body is not asked for, and the client is not to
+//! blame.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Body, Incoming};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::error::{ApiError, code};
+use crate::http1::{Alarm, Body};
 
 /// The rate of a body is looked at over this much waiting at a time.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
@@ -30,40 +30,42 @@ pub(crate) struct Patience {
 
 /// Reads one body.
 pub(crate) struct BodyReader {
-    body: Incoming,
+    body: Body,
     patience: Patience,
     /// Asks readers to stop: the end of a drain is near.
     stop: CancellationToken,
-    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Fires when patience may be over; armed lazily, so that a body that keeps coming costs no timer.
-    timer: Pin<Box<Sleep>>,
+    /// Made when the client is first waited for. Most bodies come with their heads, and cost neither a timer nor this.
+    waiting: Option<Box<Waiting>>,
     /// Since when the client is waited for.
     waiting_since: Option<Instant>,
     /// Of the present rate window: time waited, bytes that came.
     waited: Duration,
     window_bytes: u64,
-    /// The body ended or broke off.
-    over: bool,
+}
+
+/// What else may happen while the client is waited for.
+struct Waiting {
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Fires when patience may be over.
+    alarm: Alarm,
 }
 
 impl BodyReader {
-    pub(crate) fn new(body: Incoming, patience: Patience, stop: &CancellationToken) -> Self {
+    pub(crate) fn new(body: Body, patience: Patience, stop: &CancellationToken) -> Self {
         Self {
             body,
             patience,
             stop: stop.clone(),
-            stopped: Box::pin(stop.clone().cancelled_owned()),
-            timer: Box::pin(tokio::time::sleep(patience.idle)),
+            waiting: None,
             waiting_since: None,
             waited: Duration::ZERO,
             window_bytes: 0,
-            over: false,
         }
     }
 
     /// Whether nothing will come any more, as far as that is known without asking.
     pub(crate) fn is_over(&self) -> bool {
-        self.over || self.body.is_end_stream()
+        self.body.is_over()
     }
 
     /// The next chunk; `None` at the end of a whole body.
@@ -84,46 +86,40 @@ impl BodyReader {
         if self.stop.is_cancelled() {
             return Poll::Ready(Err(ApiError::draining()));
         }
-        loop {
-            match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Ready(None) => {
-                    self.over = true;
-                    return Poll::Ready(Ok(None));
+        match self.body.poll_next(cx) {
+            Poll::Ready(Ok(chunk)) => {
+                if let Some(since) = self.waiting_since.take() {
+                    self.waited += since.elapsed();
                 }
-                Poll::Ready(Some(Err(error))) => {
-                    self.over = true;
-                    tracing::debug!(%error, "a request's body broke off");
-                    return Poll::Ready(Err(ApiError {
-                        close: true,
-                        ..ApiError::bad_request("the body broke off, or is not framed as HTTP/1.1 wants it")
-                    }));
-                }
-                Poll::Ready(Some(Ok(frame))) => {
-                    // Trailers say nothing here.
-                    let Ok(chunk) = frame.into_data() else { continue };
-                    if let Some(since) = self.waiting_since.take() {
-                        self.waited += since.elapsed();
-                    }
-                    self.window_bytes += chunk.len() as u64;
-                    return Poll::Ready(Ok(Some(chunk)));
-                }
-                Poll::Pending => {}
+                self.window_bytes += chunk.as_ref().map_or(0, Bytes::len) as u64;
+                return Poll::Ready(Ok(chunk));
             }
-            if self.stopped.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(ApiError::draining()));
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(%error, "a request's body broke off");
+                return Poll::Ready(Err(ApiError {
+                    close: true,
+                    ..ApiError::bad_request("the body broke off, or is not framed as HTTP/1.1 wants it")
+                }));
             }
-            return match self.poll_impatience(cx) {
-                Poll::Ready(error) => Poll::Ready(Err(error)),
-                Poll::Pending => Poll::Pending,
-            };
+            Poll::Pending => {}
         }
+        let Self { waiting, stop, patience, .. } = self;
+        let waiting = waiting.get_or_insert_with(|| {
+            Box::new(Waiting {
+                stopped: Box::pin(stop.clone().cancelled_owned()),
+                alarm: Alarm::new(Instant::now() + patience.idle),
+            })
+        });
+        if waiting.stopped.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(ApiError::draining()));
+        }
+        self.poll_impatience(cx).map(Err)
     }
 
     fn poll_impatience(&mut self, cx: &mut Context<'_>) -> Poll<ApiError> {
-        let now = Instant::now();
-        let since = *self.waiting_since.get_or_insert(now);
         loop {
-            let silent = now - since;
+            let now = Instant::now();
+            let silent = now - *self.waiting_since.get_or_insert(now);
             if silent >= self.patience.idle {
                 return Poll::Ready(ApiError {
                     close: true,
@@ -143,37 +139,12 @@ impl BodyReader {
                     self.window_bytes = 0;
                     self.waited = Duration::ZERO;
                     self.waiting_since = Some(now);
-                    return self.poll_impatience(cx);
+                    continue;
                 }
                 wait = wait.min(RATE_WINDOW - waited);
             }
-            let deadline = now + wait;
-            // A timer that was armed for an earlier wait fires early; then it is armed for what is left of this one.
-            if self.timer.deadline() > deadline || self.timer.is_elapsed() {
-                self.timer.as_mut().reset(deadline);
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
+            let waiting = self.waiting.as_mut().expect("made before patience is asked for");
+            ready!(waiting.alarm.poll(cx, now + wait));
         }
-    }
-
-    /// Gives the body up after an answer that did not wait for it: reads on for a moment and throws away what comes, so
-    /// that a client that is still sending sees the answer and not a reset (RFC 9112 section 9.6).
-    ///
-    /// Ends with the body, after `bytes` or after `time`, whatever is first.
-    pub(crate) async fn discard(mut self, bytes: u64, time: Duration) {
-        let drained = async {
-            let mut left = bytes;
-            while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await {
-                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-                match left.checked_sub(length) {
-                    Some(rest) => left = rest,
-                    None => return,
-                }
-            }
-        };
-        // Out of patience is as good an end as any other.
-        let _ = tokio::time::timeout(time, drained).await;
     }
 }

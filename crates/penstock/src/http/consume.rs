@@ -22,9 +22,10 @@ use tokio::time::Instant;
 use super::Context;
 use super::error::ApiError;
 use super::params::Query;
-use super::respond::{LineStream, NDJSON, Response, ResponseBody};
+use super::respond::{NDJSON, Response};
 use super::topics::topic_info;
 use crate::config::Verb;
+use crate::http1::{PieceStream, ResponseBody};
 
 const NEXT_OFFSET: HeaderName = HeaderName::from_static("kafka-next-offset");
 const HIGH_WATERMARK: HeaderName = HeaderName::from_static("kafka-high-watermark");
@@ -273,7 +274,7 @@ fn collect(fetched: &Fetched, offset: i64, params: &ReadParams) -> Result<Read, 
 
 fn answer(partition: i32, read: Read, high_watermark: i64, format: ValueFormat, charge: Charge) -> Response {
     let lines = RecordLines { partition, records: read.records.into_iter(), format, _charge: charge };
-    let mut response = Response::new(ResponseBody::lines(lines));
+    let mut response = Response::new(ResponseBody::pieces(lines));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, NDJSON);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -290,7 +291,7 @@ struct RecordLines {
     _charge: Charge,
 }
 
-impl LineStream for RecordLines {
+impl PieceStream for RecordLines {
     fn poll_next(&mut self, _cx: &mut std::task::Context<'_>) -> Poll<Option<Bytes>> {
         let mut piece = Vec::new();
         while piece.len() < PIECE_BYTES

@@ -20,89 +20,75 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use hyper::http::request::Parts;
-use hyper::{Request, StatusCode, Version};
+use hyper::{Method, Request, StatusCode};
 use produce_pipeline::{Appender, Cause, Charge, Delivery, Outcome, Target, Topic};
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use tokio::sync::oneshot;
 
+use super::Context;
 use super::body::BodyReader;
 use super::content_encoding::{BrokenEncoding, ContentEncoding, Decoder};
 use super::error::{ApiError, code};
 use super::ndjson::{LineSink, LineSplitter};
 use super::params::{Key, ProduceParams};
 use super::progress::ProgressStream;
-use super::respond::{NDJSON, Response, ResponseBody, UploadResult, json};
-use super::{Context, refuse};
+use super::respond::{self, NDJSON, Response, UploadResult, json};
 use crate::config::Verb;
+use crate::http1::{Body, ResponseBody};
 
 /// How long a topic that is not in the cached metadata may be asked for. A cluster that answers does so in
 /// milliseconds; this is for the first request of a process whose connections are still being made.
 const TOPIC_LOOKUP: Duration = Duration::from_secs(3);
 
-/// After the drain's word to stop, a client is still sending at full speed: more than a moment of that is read before
-/// the connection goes, so that the answer arrives.
-const DISCARD_AFTER_STOP: (u64, Duration) = (u64::MAX, Duration::from_secs(5));
-
 /// `POST …/records`.
-pub(crate) async fn produce(context: &Rc<Context>, name: &str, request: Request<Incoming>) -> Response {
+pub(crate) async fn produce(context: &Rc<Context>, name: &str, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
-    let admitted = match admit(context, name, &head, &body).await {
+    let Admitted { params, topic, encoding } = match admit(context, name, &head).await {
         Ok(admitted) => admitted,
-        Err(error) => return refuse(context, &head.headers, body, &error),
+        Err(error) => return respond::error(&error),
     };
-    let Admitted { params, topic, encoding } = admitted;
+    let awaits_continue = body.awaits_continue();
     let reader = context.body_reader(body);
     let delivery = context.pipeline.delivery(params.timeout, params.first_line);
     if !params.ndjson {
         return single_record(context, &params, encoding, topic, delivery, reader).await;
     }
     let progress = params.progress;
-    let upload = Upload::new(context.clone(), params, encoding, topic, delivery, reader);
+    let mut upload = Upload::new(context.clone(), params, encoding, topic, delivery, reader);
     if progress {
-        upload_with_progress(context, upload, head.version, expects_continue(&head.headers)).await
-    } else {
-        let mut upload = upload;
-        let stopped = upload.read(None).await.err();
-        upload.delivery.resolved().await;
-        let summary = upload.delivery.summary();
-        let response =
-            UploadResult { topic: upload.topic.name(), summary: &summary, stopped: stopped.as_ref() }.response();
-        upload.abandon_body();
-        response
+        return upload_with_progress(context, upload, awaits_continue).await;
     }
+    let stopped = upload.read(None).await.err();
+    upload.delivery.resolved().await;
+    let summary = upload.delivery.summary();
+    UploadResult { topic: upload.topic.name(), summary: &summary, stopped: stopped.as_ref() }.response()
 }
 
 /// `DELETE …/records`: a tombstone for a key.
-pub(crate) async fn tombstone(context: &Rc<Context>, name: &str, request: Request<Incoming>) -> Response {
+pub(crate) async fn tombstone(context: &Rc<Context>, name: &str, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
-    let admitted = match admit(context, name, &head, &body).await {
-        Ok(admitted) => admitted,
-        Err(error) => return refuse(context, &head.headers, body, &error),
+    let written = async {
+        let Admitted { params, topic, .. } = admit(context, name, &head).await?;
+        let Key::Fixed(key) = &params.key else {
+            return Err(ApiError::bad_request("a tombstone needs a key: the header Kafka-Key or Kafka-Key-Base64"));
+        };
+        if !body.is_over() {
+            return Err(ApiError::bad_request("a tombstone has no body"));
+        }
+        let target = match params.partition {
+            Some(partition) => Target::Partition(partition, Some(key)),
+            None => Target::Key(key),
+        };
+        let delivery = context.pipeline.delivery(params.timeout, 1);
+        delivery.room().await.map_err(|cause| ApiError::of_cause(Outcome::NotWritten, &cause))?;
+        let timestamp = params.timestamp.unwrap_or_else(now_ms);
+        topic.appender(&delivery, timestamp, &params.headers).append(target, None);
+        Ok(single_answer(&topic, &delivery, timestamp).await)
     };
-    let Admitted { params, topic, .. } = admitted;
-    let Key::Fixed(key) = &params.key else {
-        let error = ApiError::bad_request("a tombstone needs a key: the header Kafka-Key or Kafka-Key-Base64");
-        return refuse(context, &head.headers, body, &error);
-    };
-    if !body.is_end_stream() {
-        let error = ApiError::bad_request("a tombstone has no body");
-        return refuse(context, &head.headers, body, &error);
-    }
-    let target = match params.partition {
-        Some(partition) => Target::Partition(partition, Some(key)),
-        None => Target::Key(key),
-    };
-    let delivery = context.pipeline.delivery(params.timeout, 1);
-    if let Err(cause) = delivery.room().await {
-        return super::respond::error(&ApiError::of_cause(Outcome::NotWritten, &cause));
-    }
-    let timestamp = params.timestamp.unwrap_or_else(now_ms);
-    topic.appender(&delivery, timestamp, &params.headers).append(target, None);
-    single_answer(&topic, &delivery, timestamp).await
+    written.await.unwrap_or_else(|error| respond::error(&error))
 }
 
 /// A request that may bring its body.
@@ -113,7 +99,7 @@ struct Admitted {
 }
 
 /// Every check that needs no body, in the order in which clients learn most.
-async fn admit(context: &Rc<Context>, name: &str, head: &Parts, body: &Incoming) -> Result<Admitted, ApiError> {
+async fn admit(context: &Rc<Context>, name: &str, head: &Parts) -> Result<Admitted, ApiError> {
     context.access.check(name, Verb::Produce)?;
     let config = &context.config;
     let delivery_timeout = config.producer.pipeline.delivery_timeout;
@@ -138,7 +124,7 @@ async fn admit(context: &Rc<Context>, name: &str, head: &Parts, body: &Incoming)
                 limit.unwrap_or_default()
             )));
         }
-        if length == 0 && head.method == hyper::Method::POST && body.is_end_stream() {
+        if length == 0 && head.method == Method::POST {
             return Err(ApiError::new(code::EMPTY_BODY, "the body is empty"));
         }
     }
@@ -153,11 +139,6 @@ async fn admit(context: &Rc<Context>, name: &str, head: &Parts, body: &Incoming)
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Whether the client waits for a `100 Continue`, which hyper sends when the body is first asked for.
-pub(crate) fn expects_continue(headers: &HeaderMap) -> bool {
-    headers.contains_key(EXPECT)
 }
 
 /// Milliseconds since the epoch.
@@ -190,11 +171,7 @@ async fn single_record(
     let mut held = Held::new(limit, &delivery);
     let value = match read_whole(context, &mut reader, encoding, &delivery, &mut held).await {
         Ok(value) => value,
-        Err(error) => {
-            let response = super::respond::error(&error);
-            context.abandon_body(reader);
-            return response;
-        }
+        Err(error) => return respond::error(&error),
     };
     let target = match (&params.key, params.partition) {
         (Key::Fixed(key), None) => Target::Key(key),
@@ -410,14 +387,6 @@ impl Upload {
             lines.append(step, params, topic, delivery, context)?;
         }
     }
-
-    /// Lets go of a body that was not read to its end.
-    fn abandon_body(self) {
-        if !self.reader.is_over() {
-            let (bytes, time) = DISCARD_AFTER_STOP;
-            self.context.spawn(self.reader.discard(bytes, time));
-        }
-    }
 }
 
 impl Lines {
@@ -546,12 +515,7 @@ impl LineSink for Sink<'_> {
 /// Answers at once with a stream of progress, and reads the body in a task of its own.
 ///
 /// The task ends with the body: at its end, when the client goes away, when it is too slow, or at the end of a drain.
-async fn upload_with_progress(
-    context: &Rc<Context>,
-    mut upload: Upload,
-    version: Version,
-    expects_continue: bool,
-) -> Response {
+async fn upload_with_progress(context: &Rc<Context>, mut upload: Upload, awaits_continue: bool) -> Response {
     let delivery = upload.delivery.clone();
     let (began, begin) = oneshot::channel();
     let (finished, last) = oneshot::channel();
@@ -563,19 +527,14 @@ async fn upload_with_progress(
             UploadResult { topic: upload.topic.name(), summary: &summary, stopped: stopped.as_ref() }.last_line();
         // The client may be gone: then nobody wants to know.
         let _ = finished.send(line);
-        upload.abandon_body();
     });
-    if expects_continue {
+    if awaits_continue {
         // The head of the answer would take the place of the `100 Continue` that the client waits for. If the upload
         // ended before a chunk came, its last line says why.
         let _ = begin.await;
     }
     let done = async move { last.await.unwrap_or_default() };
-    let mut response = Response::new(ResponseBody::lines(ProgressStream::new(delivery, done)));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, NDJSON);
-    if version == Version::HTTP_10 {
-        headers.insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
-    }
+    let mut response = Response::new(ResponseBody::pieces(ProgressStream::new(delivery, done)));
+    response.headers_mut().insert(CONTENT_TYPE, NDJSON);
     response
 }

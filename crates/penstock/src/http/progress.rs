@@ -1,7 +1,7 @@
 //! Progress of an upload, told while it runs.
 //!
 //! The answer to an upload that asks for it is a stream of lines, each promising that every line of the upload up to
-//! `through_line` is resolved. hyper asks for the next line only when the connection can take it, and a line is made
+//! `through_line` is resolved. The connection asks for the next line only when the one before is written, and a line is made
 //! when it is asked for: a client that does not read holds up nothing, and finds, when it reads again, one line that
 //! says what many would have said.
 //!
@@ -22,7 +22,8 @@ use produce_pipeline::{Delivery, Progress};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::respond::{LineStream, json_line};
+use super::respond::json_line;
+use crate::http1::PieceStream;
 
 /// Ten lines a second at most.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
@@ -70,7 +71,7 @@ impl<S: Source, D: Future<Output = Vec<u8>> + 'static> ProgressStream<S, D> {
     }
 }
 
-impl<S: Source, D: Future<Output = Vec<u8>> + 'static> LineStream for ProgressStream<S, D> {
+impl<S: Source, D: Future<Output = Vec<u8>> + 'static> PieceStream for ProgressStream<S, D> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Some(next) = &mut self.next else {
             return Poll::Ready(None);
@@ -151,14 +152,14 @@ mod tests {
     }
 
     /// A stream, the sender of its progress and of its last line.
-    fn stream() -> (impl LineStream, watch::Sender<Progress>, oneshot::Sender<Vec<u8>>) {
+    fn stream() -> (impl PieceStream, watch::Sender<Progress>, oneshot::Sender<Vec<u8>>) {
         let (progress, source) = watch::channel(Progress::default());
         let (done, last) = oneshot::channel();
         let last = async { last.await.expect("the test sends a last line") };
         (ProgressStream::new(Scripted(source), last), progress, done)
     }
 
-    async fn next(stream: &mut impl LineStream) -> Option<String> {
+    async fn next(stream: &mut impl PieceStream) -> Option<String> {
         let line = poll_fn(|cx| stream.poll_next(cx)).await?;
         Some(String::from_utf8(line.to_vec()).expect("JSON is UTF-8"))
     }

@@ -1,17 +1,12 @@
-//! Answers: bodies, JSON, and the produce summary.
+//! Answers: JSON, errors, and the produce summary.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use produce_pipeline::{Outcome, Summary};
 use serde::Serialize;
 
 use super::error::ApiError;
+use crate::http1::{ResponseBody, close_after};
 
 /// The media type of one JSON document.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -20,79 +15,6 @@ pub(crate) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-n
 
 /// An answer on its way out.
 pub(crate) type Response = hyper::Response<ResponseBody>;
-
-/// Lines that are made when the connection can take them: asked for one only when there is room to write.
-pub(crate) trait LineStream {
-    /// The next piece, or `None` at the end.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
-}
-
-/// The body of an answer. Whoever wants to know that it is over leaves a guard in it.
-pub(crate) struct ResponseBody {
-    kind: Kind,
-    /// Dropped when the body was handed to the connection whole, or when the connection is gone.
-    guard: Option<Box<dyn std::any::Any>>,
-}
-
-enum Kind {
-    Whole(Bytes),
-    Lines(Box<dyn LineStream>),
-    Over,
-}
-
-impl ResponseBody {
-    pub(crate) const fn empty() -> Self {
-        Self { kind: Kind::Over, guard: None }
-    }
-
-    pub(crate) fn whole(bytes: impl Into<Bytes>) -> Self {
-        Self { kind: Kind::Whole(bytes.into()), guard: None }
-    }
-
-    pub(crate) fn lines(lines: impl LineStream + 'static) -> Self {
-        Self { kind: Kind::Lines(Box::new(lines)), guard: None }
-    }
-
-    /// Keeps `guard` until the body is over.
-    pub(crate) fn guarded(mut self, guard: impl std::any::Any) -> Self {
-        self.guard = Some(Box::new(guard));
-        self
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let bytes = match &mut self.kind {
-            Kind::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
-            Kind::Lines(lines) => std::task::ready!(lines.poll_next(cx)),
-            Kind::Over => None,
-        };
-        if bytes.is_none() {
-            self.kind = Kind::Over;
-            self.guard = None;
-        }
-        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Whole(bytes) => bytes.is_empty(),
-            Kind::Lines(_) => false,
-            Kind::Over => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Lines(_) => SizeHint::default(),
-            Kind::Over => SizeHint::with_exact(0),
-        }
-    }
-}
 
 /// A JSON document as an answer.
 pub(crate) fn json(status: StatusCode, document: &impl Serialize) -> Response {
@@ -133,7 +55,7 @@ fn error_headers(error: &ApiError, response: &mut Response) {
         headers.insert(ALLOW, HeaderValue::from_static(allow));
     }
     if error.close {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        close_after(response);
     }
 }
 
@@ -258,6 +180,7 @@ const fn outcome_name(outcome: Outcome) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::header::CONNECTION;
     use produce_pipeline::{Cause, Failure, PartitionSummary};
 
     fn summary(failures: Vec<Failure>) -> Summary {

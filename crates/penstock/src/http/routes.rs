@@ -74,7 +74,7 @@ impl Operation {
             *segments.get_mut(count).ok_or_else(no_route)? = segment;
             count += 1;
         }
-        // HEAD is GET without the body, which hyper leaves out.
+        // HEAD is GET without the body, which the connection leaves out.
         let get = method == Method::GET || method == Method::HEAD;
         match &segments[..count] {
             ["healthz"] if get => Ok(Self::Health),

@@ -6,16 +6,16 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use kafka_client::{ErrorCode, TopicInfo};
 use serde::{Deserialize, Serialize};
 
+use super::Context;
 use super::error::{ApiError, code};
 use super::params::Query;
-use super::respond::{Response, ResponseBody, json};
-use super::{Context, refuse};
+use super::respond::{Response, json};
 use crate::config::Verb;
+use crate::http1::{Body, ResponseBody};
 
 /// How long Kafka may take for an answer about topics.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -142,31 +142,20 @@ fn cluster_default<N: From<i8>>() -> N {
 }
 
 /// `PUT /v1/topics/{topic}`: 201 when it was created, 200 when it is there with the same numbers, 409 with others.
-pub(crate) async fn create(context: &Rc<Context>, name: &str, request: Request<Incoming>) -> Response {
+pub(crate) async fn create(context: &Rc<Context>, name: &str, request: Request<Body>) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
-    let checked = context.access.check(name, Verb::Admin).and_then(|()| Query::parse(head.uri.query())?.finish());
-    if let Err(error) = checked {
-        return refuse(context, &head.headers, body, &error);
-    }
+    context.access.check(name, Verb::Admin)?;
+    Query::parse(head.uri.query())?.finish()?;
     let mut reader = context.body_reader(body);
     let mut document = Vec::new();
-    loop {
-        match reader.chunk().await {
-            Ok(None) => break,
-            Ok(Some(chunk)) if document.len() + chunk.len() <= CREATE_BODY_BYTES => document.extend_from_slice(&chunk),
-            Ok(Some(_)) => {
-                let error =
-                    ApiError { close: true, ..ApiError::too_large(format!("at most {CREATE_BODY_BYTES} bytes")) };
-                context.abandon_body(reader);
-                return super::respond::error(&error);
-            }
-            Err(error) => {
-                context.abandon_body(reader);
-                return super::respond::error(&error);
-            }
+    while let Some(chunk) = reader.chunk().await? {
+        if document.len() + chunk.len() > CREATE_BODY_BYTES {
+            let error = ApiError::too_large(format!("at most {CREATE_BODY_BYTES} bytes"));
+            return Err(ApiError { close: true, ..error });
         }
+        document.extend_from_slice(&chunk);
     }
-    create_as(context, name, &document).await.unwrap_or_else(|error| super::respond::error(&error))
+    create_as(context, name, &document).await
 }
 
 async fn create_as(context: &Context, name: &str, document: &[u8]) -> Result<Response, ApiError> {

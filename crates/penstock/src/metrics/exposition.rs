@@ -70,7 +70,7 @@ impl Inner {
         }
         out.counter(
             "penstock_http_connections_refused_total",
-            "Client connections closed unserved because listen.max_connections were open.",
+            "Client connections closed unserved because listen.max_connections were open, or as many as one source may have.",
         )?
         .value(&self.connections_refused.load(Relaxed))?;
         out.counter("penstock_tls_handshakes_failed_total", "TLS handshakes that ended without a session.")?

@@ -4,13 +4,15 @@
 //! would spread those by a hash that knows nothing of load. Nothing is awaited for a connection here but its
 //! acceptance; handshakes are the worker's.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{Metrics, OpenConnection};
@@ -30,13 +32,82 @@ pub(crate) struct Accepted {
 #[derive(Debug)]
 pub(crate) struct Open {
     load: Arc<AtomicUsize>,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
     _metric: OpenConnection,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How many connections may be open, in all and of one source. One more is closed at once: its client can try another
+/// instance, where a place in our backlog would only look like a slow one.
+#[derive(Debug)]
+pub(crate) struct Room {
+    most: usize,
+    most_of_one: Option<usize>,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    /// Only where one source is bounded.
+    by_source: HashMap<IpAddr, usize>,
+}
+
+impl Room {
+    pub(crate) fn new(most: usize, most_of_one: Option<usize>) -> Arc<Self> {
+        Arc::new(Self { most, most_of_one, taken: Mutex::default() })
+    }
+
+    fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
+        let source = self.most_of_one.map(|_| network(source));
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.all == self.most {
+            return None;
+        }
+        if let (Some(source), Some(most)) = (source, self.most_of_one) {
+            let of_source = taken.by_source.entry(source).or_default();
+            if *of_source == most {
+                return None;
+            }
+            *of_source += 1;
+        }
+        taken.all += 1;
+        Some(Place { room: self.clone(), source })
+    }
+}
+
+/// What counts as one source: an IPv4 address, or the 64 bits of an IPv6 address that a host does not choose itself.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// One connection's place in the [`Room`], until it is dropped.
+#[derive(Debug)]
+struct Place {
+    room: Arc<Room>,
+    source: Option<IpAddr>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.room.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.all -= 1;
+        if let Some(source) = &self.source
+            && let Some(of_source) = taken.by_source.get_mut(source)
+        {
+            *of_source -= 1;
+            if *of_source == 0 {
+                taken.by_source.remove(source);
+            }
+        }
     }
 }
 
@@ -61,9 +132,7 @@ impl WorkerPort {
 pub(crate) struct Acceptor {
     pub(crate) listener: TcpListener,
     pub(crate) workers: Vec<WorkerPort>,
-    /// A permit for each connection that may be open. One more is closed at once: its client can try another instance,
-    /// where a place in our backlog would only look like a slow one.
-    pub(crate) room: Arc<Semaphore>,
+    pub(crate) room: Arc<Room>,
     pub(crate) metrics: Metrics,
 }
 
@@ -79,9 +148,9 @@ impl Acceptor {
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, client)) => {
                     backoff = BACKOFF.0;
-                    self.hand_over(stream, &mut first);
+                    self.hand_over(stream, client.ip(), &mut first);
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
@@ -99,7 +168,7 @@ impl Acceptor {
             tokio::select! {
                 biased;
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => self.hand_over(stream, &mut first),
+                    Ok((stream, client)) => self.hand_over(stream, client.ip(), &mut first),
                     Err(error) if concerns_one_connection(&error) => {}
                     Err(_) => break,
                 },
@@ -109,8 +178,8 @@ impl Acceptor {
     }
 
     /// `first` goes round, so that equally loaded workers take turns.
-    fn hand_over(&self, stream: TcpStream, first: &mut usize) {
-        let Ok(permit) = self.room.clone().try_acquire_owned() else {
+    fn hand_over(&self, stream: TcpStream, source: IpAddr, first: &mut usize) {
+        let Some(place) = self.room.enter(source) else {
             self.metrics.connection_refused();
             return;
         };
@@ -124,7 +193,7 @@ impl Acceptor {
             return;
         };
         worker.load.fetch_add(1, Ordering::Relaxed);
-        let open = Open { load: worker.load.clone(), _permit: permit, _metric: self.metrics.connection_opened(index) };
+        let open = Open { load: worker.load.clone(), _place: place, _metric: self.metrics.connection_opened(index) };
         if worker.connections.send(Accepted { stream, open }).is_err() {
             tracing::error!(worker = index, "a worker is gone");
         }
@@ -154,12 +223,12 @@ mod tests {
         task: tokio::task::JoinHandle<()>,
     }
 
-    async fn bench(workers: usize, room: usize) -> Bench {
+    async fn bench(workers: usize, room: usize, of_one: Option<usize>) -> Bench {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (ports, incoming) = (0..workers).map(|_| WorkerPort::new()).unzip();
         let acceptor =
-            Acceptor { listener, workers: ports, room: Arc::new(Semaphore::new(room)), metrics: Metrics::new(workers) };
+            Acceptor { listener, workers: ports, room: Room::new(room, of_one), metrics: Metrics::new(workers) };
         let stop = CancellationToken::new();
         let task = tokio::spawn(acceptor.run(stop.clone()));
         Bench { address, incoming, stop, task }
@@ -167,7 +236,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_connection_goes_to_the_worker_with_the_fewest() {
-        let mut bench = bench(3, 100).await;
+        let mut bench = bench(3, 100, None).await;
         let mut clients = Vec::new();
         for _ in 0..6 {
             clients.push(TcpStream::connect(bench.address).await.expect("accepted"));
@@ -188,7 +257,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_there_is_no_room_for_is_closed() {
-        let mut bench = bench(1, 1).await;
+        let mut bench = bench(1, 1, None).await;
         let _first = TcpStream::connect(bench.address).await.expect("accepted");
         let held = bench.incoming[0].recv().await.expect("handed over");
         let mut second = TcpStream::connect(bench.address).await.expect("accepted");
@@ -199,8 +268,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_source_leaves_room_for_others() {
+        let mut bench = bench(1, 100, Some(2)).await;
+        let from = |source: [u8; 4]| {
+            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            socket.bind((source, 0).into()).expect("loopback");
+            socket.connect(bench.address)
+        };
+        let _first = from([127, 0, 0, 2]).await.expect("accepted");
+        let _second = from([127, 0, 0, 2]).await.expect("accepted");
+        let held = bench.incoming[0].recv().await.expect("handed over");
+        bench.incoming[0].recv().await.map(std::mem::forget).expect("handed over");
+        let mut third = from([127, 0, 0, 2]).await.expect("accepted");
+        assert!(matches!(third.read(&mut [0]).await, Ok(0) | Err(_)), "closed unserved");
+        let _other = from([127, 0, 0, 3]).await.expect("accepted");
+        bench.incoming[0].recv().await.expect("another source");
+        drop(held);
+        let _fourth = from([127, 0, 0, 2]).await.expect("accepted");
+        bench.incoming[0].recv().await.expect("now there is room");
+    }
+
+    #[test]
+    fn a_host_of_ipv6_is_one_source_whatever_it_calls_itself() {
+        let network = |address: &str| network(address.parse().expect("an address"));
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), network("2001:db8:1:2::1"));
+        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
+        assert_eq!(network("::ffff:10.0.0.1"), network("10.0.0.1"));
+    }
+
+    #[tokio::test]
     async fn a_stop_takes_what_is_in_the_backlog_and_closes_the_listener() {
-        let mut bench = bench(1, 100).await;
+        let mut bench = bench(1, 100, None).await;
         let _client = TcpStream::connect(bench.address).await.expect("in the backlog");
         bench.stop.cancel();
         bench.task.await.expect("no panic");

@@ -3,36 +3,40 @@
 //! Readiness is about this process, not about Kafka: ready once a broker has answered, unready again only when a stop
 //! is under way. Were it unready whenever Kafka is, a broker outage would take the whole fleet out of the balancer.
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use kafka_client::Cluster;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::proxy_protocol::skip_header;
+use crate::http1::{self, BadHead, Body, Limits, ResponseBody, Service};
 use crate::metrics::Metrics;
 
 /// Connections served at once: health checks and scrapers are few.
 const MAX_CONNECTIONS: usize = 256;
 /// For a PROXY header and the first byte behind it.
 const FRONT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a head, and for an idle connection: longer than any scraper's interval.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// Idle connections live longer than any scraper's interval.
+const LIMITS: Limits = Limits {
+    idle_timeout: Duration::from_secs(120),
+    head_timeout: Duration::from_secs(5),
+    max_age: None,
+    head_bytes: 16 * 1024,
+};
 /// A pause after an error of accept(2).
 const BACKOFF: Duration = Duration::from_millis(100);
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// What the management listener tells.
 #[derive(Debug)]
@@ -44,8 +48,24 @@ pub(crate) struct Management {
 }
 
 impl Management {
-    /// Serves until `stop`; what is being answered then is finished.
-    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+    /// Starts a thread that serves until `stop`; what is being answered then is finished. A thread of its own, so that
+    /// health is told however busy the workers are.
+    pub(crate) fn start(
+        self: Arc<Self>,
+        listener: std::net::TcpListener,
+        stop: CancellationToken,
+    ) -> io::Result<JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
+        std::thread::Builder::new()
+            .name("management".into())
+            .spawn(move || LocalSet::new().block_on(&runtime, self.serve(listener, stop)))
+    }
+
+    async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let connections = TaskTracker::new();
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let accept = async || -> io::Result<_> {
@@ -58,7 +78,7 @@ impl Management {
                 accepted = accept() => match accepted {
                     Ok((stream, permit)) => {
                         let (management, stop) = (self.clone(), stop.clone());
-                        connections.spawn(async move {
+                        connections.spawn_local(async move {
                             // Health checks come and go; what goes wrong with one is no news.
                             if let Err(error) = management.connection(stream, stop).await {
                                 tracing::trace!(%error, "a management connection ended");
@@ -84,40 +104,8 @@ impl Management {
         };
         let (read, write) = stream.into_split();
         let stream = tokio::io::join(io::Cursor::new(front).chain(read), write);
-        let service = service_fn(move |request| {
-            let response = self.answer(&request);
-            async { Ok::<_, Infallible>(response) }
-        });
-        let mut connection = std::pin::pin!(
-            http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service)
-        );
-        tokio::select! {
-            ended = connection.as_mut() => return ended.map_err(io::Error::other),
-            () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-        }
-        connection.await.map_err(io::Error::other)
-    }
-
-    fn answer(&self, request: &Request<Incoming>) -> Response<String> {
-        const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-        let (status, media, body) = match request.uri().path() {
-            _ if request.method() != Method::GET && request.method() != Method::HEAD => {
-                let mut response = text(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET or HEAD\n".to_owned());
-                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-                return response;
-            }
-            "/livez" => (StatusCode::OK, TEXT, "alive\n".to_owned()),
-            "/readyz" => {
-                let (status, body) = self.readiness();
-                (status, TEXT, body)
-            }
-            "/metrics" => (StatusCode::OK, HeaderValue::from_static(Metrics::CONTENT_TYPE), self.metrics.render()),
-            _ => (StatusCode::NOT_FOUND, TEXT, "/livez, /readyz or /metrics\n".to_owned()),
-        };
-        text(status, media, body)
+        http1::serve(stream, &*self, LIMITS, stop).await;
+        Ok(())
     }
 
     fn readiness(&self) -> (StatusCode, String) {
@@ -136,8 +124,33 @@ impl Management {
     }
 }
 
-fn text(status: StatusCode, media: HeaderValue, body: String) -> Response<String> {
-    let mut response = Response::new(body);
+impl Service for Management {
+    async fn call(&self, request: Request<Body>) -> Response<ResponseBody> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET or HEAD\n".to_owned());
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/livez" => answer(StatusCode::OK, TEXT, "alive\n".to_owned()),
+            "/readyz" => {
+                let (status, body) = self.readiness();
+                answer(status, TEXT, body)
+            }
+            "/metrics" => {
+                answer(StatusCode::OK, HeaderValue::from_static(Metrics::CONTENT_TYPE), self.metrics.render())
+            }
+            _ => answer(StatusCode::NOT_FOUND, TEXT, "/livez, /readyz or /metrics\n".to_owned()),
+        }
+    }
+
+    fn refuse(&self, head: BadHead) -> Response<ResponseBody> {
+        answer(head.status, TEXT, format!("{}\n", head.message))
+    }
+}
+
+fn answer(status: StatusCode, media: HeaderValue, body: String) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, media);
     response

@@ -17,13 +17,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{self, Limits};
 use super::listener::Accepted;
 use super::tls::TlsState;
 use crate::config::Config;
 use crate::http::Context;
 use crate::http::access::Access;
 use crate::http::routes::Operation;
+use crate::http1::{self, Limits};
 use crate::metrics::Metrics;
 
 /// TLS handshakes under way at once. Each costs about 0.1 ms of the worker's time; more at once only take longer each.
@@ -196,7 +196,7 @@ impl Shell {
             head_bytes: self.context.config.limits.head_bytes,
         };
         let Some(tls) = &self.tls else {
-            connection::serve(stream, self.context.clone(), limits, self.drain.clone()).await;
+            http1::serve(stream, &self.context, limits, self.drain.clone()).await;
             return;
         };
         let handshake = async {
@@ -205,8 +205,8 @@ impl Shell {
         };
         match tokio::time::timeout(limits.head_timeout, handshake).await {
             Ok(Ok(stream)) => {
-                // The future is large and most of it is hyper's: on the heap, so that handshakes are small.
-                Box::pin(connection::serve(stream, self.context.clone(), limits, self.drain.clone())).await;
+                // On the heap, so that handshakes are small.
+                Box::pin(http1::serve(stream, &self.context, limits, self.drain.clone())).await;
             }
             Ok(Err(error)) => {
                 self.context.metrics.tls_handshake_failed();

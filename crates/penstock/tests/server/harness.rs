@@ -191,6 +191,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let _ = self.stream.write_all(bytes.as_ref()).await;
     }
 
+    /// Sends no more, and still reads.
+    pub(crate) async fn finish_sending(&mut self) {
+        self.stream.shutdown().await.expect("the bridge reads");
+    }
+
     /// One chunk of a chunked body; the last one if it is empty.
     pub(crate) async fn send_chunk(&mut self, bytes: &[u8]) {
         let head = format!("{:x}\r\n", bytes.len());

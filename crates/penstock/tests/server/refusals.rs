@@ -139,16 +139,93 @@ fn a_request_has_one_host_and_a_head_of_bounded_size() {
     });
 }
 
+/// What servers and proxies frame differently is refused, and a request that is hidden behind it is not served.
 #[test]
-fn a_length_and_a_transfer_encoding_end_the_connection() {
+fn a_request_that_others_may_read_differently_ends_the_connection() {
+    run(async {
+        let bridge = Bridge::start().await;
+        let smuggled = "POST /v1/topics/events/records HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\ncanary";
+        let post = format!("POST {RECORDS} HTTP/1.1\r\nHost: h\r\n");
+        for (request, status) in [
+            (format!("{post}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400),
+            (format!("{post}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n"), 400),
+            (format!("{post}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"), 400),
+            (format!("{post}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), 400),
+            (format!("{post}Transfer-Encoding: identity\r\n\r\n"), 400),
+            (format!("{post}Transfer-Encoding: xchunked\r\nContent-Length: 0\r\n\r\n"), 400),
+            (format!("{post}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n"), 400),
+            (format!("{post}Content-Length: 0\r\nContent-Length: 6\r\n\r\n"), 400),
+            (format!("{post}Content-Length: 0\r\nContent-Length: 0\r\n\r\n"), 400),
+            (format!("{post}Content-Length: 0, 0\r\n\r\n"), 400),
+            (format!("{post}Content-Length: +0\r\n\r\n"), 400),
+            (format!("{post}Content-Length:\r\n\r\n"), 400),
+            (format!("{post}X: a\r\n folded\r\nContent-Length: 0\r\n\r\n"), 400),
+            (format!("{post}Content-Length: 0\n\r\n"), 400),
+            (format!("{post}Content-Length: 0\r\n\n"), 400),
+            (format!("{post}X: a\rb\r\nContent-Length: 0\r\n\r\n"), 400),
+            (format!("{post}: no name\r\nContent-Length: 0\r\n\r\n"), 400),
+            (format!("POST {RECORDS} HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400),
+            (format!("POST {RECORDS} HTTP/1.1\r\nContent-Length: 0\r\n\r\n"), 400),
+            (format!("POST {RECORDS} HTTP/1.1\r\nHost: a\r\nHost: b\r\nContent-Length: 0\r\n\r\n"), 400),
+            (format!("POST {RECORDS} HTTP/1.1\r\nHost: a b\r\nContent-Length: 0\r\n\r\n"), 400),
+            (format!("POST {RECORDS} HTTP/1.1\r\nHost:\r\nContent-Length: 0\r\n\r\n"), 400),
+            (format!("POST {RECORDS}#fragment HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n"), 400),
+            ("POST v1/topics HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n".to_owned(), 400),
+            (format!("POST {RECORDS} HTTP/1.1 \r\nHost: h\r\nContent-Length: 0\r\n\r\n"), 400),
+            (format!("POST  {RECORDS} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n"), 400),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 505),
+            (format!("{post}{}Content-Length: 0\r\n\r\n", "A: b\r\n".repeat(101)), 431),
+            (format!("{post}Expect: everything\r\nContent-Length: 0\r\n\r\n"), 417),
+            // The head is good, the chunks are not.
+            (format!("{post}Transfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n"), 400),
+            (format!("{post}Transfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n"), 400),
+            (format!("{post}Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n"), 400),
+            (format!("{post}Transfer-Encoding: chunked\r\n\r\n00000000000000001\r\na\r\n0\r\n\r\n"), 400),
+        ] {
+            let mut client = bridge.client().await;
+            client.send(format!("{request}{smuggled}")).await;
+            let answer = client.answer().await;
+            assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{request:?}");
+            assert_eq!(answer.error_code(), u64::from(status), "{request:?}");
+            assert!(client.is_closed().await, "{request:?}");
+        }
+        assert_eq!(bridge.values(), [""; 0]);
+    });
+}
+
+#[test]
+fn requests_that_come_together_are_answered_in_their_order() {
     run(async {
         let bridge = Bridge::start().await;
         let mut client = bridge.client().await;
-        let smuggled = head("GET", "/healthz", &[]);
-        let body = format!("1\r\nx\r\n0\r\n\r\n{smuggled}");
-        client.send(head("POST", RECORDS, &[("Content-Length", "1"), ("Transfer-Encoding", "chunked")]) + &body).await;
-        client.answer().await;
-        assert!(client.is_closed().await, "what follows is not served");
+        let mut requests = String::new();
+        for number in 0..100 {
+            let value = format!("{number}");
+            requests += &head("POST", RECORDS, &[("Content-Length", &value.len().to_string())]);
+            requests += &value;
+        }
+        client.send(requests).await;
+        for number in 0..100 {
+            assert_eq!(client.answer().await.json()["offset"], number);
+        }
+        let expected: Vec<_> = (0..100).map(|number| number.to_string()).collect();
+        assert_eq!(bridge.values(), expected);
+    });
+}
+
+#[test]
+fn of_a_chunked_body_that_breaks_off_the_last_half_line_is_not_written() {
+    run(async {
+        let bridge = Bridge::start().await;
+        for end in ["8\r\nwhole\nha", "8\r\nwhole\nha\r\n", "8\r\nwhole\nha\r\n0\r\n", "8\r\nwhole\nha\r\n5\r\nlf"] {
+            let mut client = bridge.client().await;
+            let fields = [("Content-Type", "application/x-ndjson"), ("Transfer-Encoding", "chunked")];
+            client.send(head("POST", RECORDS, &fields) + end).await;
+            client.finish_sending().await;
+            let answer = client.answer().await;
+            assert_eq!((answer.error_code(), &answer.json()["written"]), (400, &1.into()), "{end:?}");
+        }
+        assert_eq!(bridge.values(), ["whole"; 4]);
     });
 }
 
