@@ -21,7 +21,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use brokers::{Brokers, backoff, lock};
-use refresh::Asks;
+use refresh::{Asks, FIRST_LIMIT};
 use std::{
     collections::HashMap,
     sync::{
@@ -33,7 +33,7 @@ use std::{
 use tokio::{
     sync::{Notify, watch},
     task::AbortHandle,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 /// Why a topic cannot be had.
@@ -194,7 +194,7 @@ impl Cluster {
         let mut retry = core.retry();
         loop {
             let attempt = async {
-                let response = core.ask_any(&InitProducerIdRequest, None).await?;
+                let response = core.ask_any(&InitProducerIdRequest, retry.limit()).await?;
                 match response.error.ok() {
                     Ok(()) => Ok(response.identity),
                     Err(code) => Err(Error::broker(InitProducerIdRequest::API.name, code, None)),
@@ -277,18 +277,19 @@ impl Core {
         self.request_refresh();
     }
 
-    /// A short request to any broker that answers, `avoid` last.
-    async fn ask_any<R>(&self, request: &R, avoid: Option<i32>) -> Result<R::Response, Error>
+    /// A short request to any broker, those that answer first. `limit`: for one broker, connecting included, so that one
+    /// that keeps silent does not take the time in which another would answer.
+    async fn ask_any<R>(&self, request: &R, limit: Duration) -> Result<R::Response, Error>
     where
         R: Request + 'static,
         R::Response: Send + 'static,
     {
         self.wait_for_metadata().await?;
         let known = self.metadata();
-        let order = self.brokers.in_order(&known.brokers, avoid);
+        let order = self.brokers.in_order(&known.brokers, None);
         let broker = order.first().ok_or(Error::NoBroker("the metadata has no brokers"))?;
-        let connection = self.brokers.control(broker).await?;
-        let result = connection.call(request, i16::MAX, Duration::ZERO).await;
+        let attempt = async { self.brokers.control(broker).await?.call(request, i16::MAX, Duration::ZERO).await };
+        let result = timeout(limit, attempt).await.unwrap_or(Err(Error::TimedOut { maybe_sent: true, after: limit }));
         if result.is_err() {
             self.brokers.suspect(broker.id);
         }
@@ -326,6 +327,11 @@ struct Retry {
 }
 
 impl Retry {
+    /// For the next attempt, where another broker may do as well: doubled by each failure.
+    fn limit(&self) -> Duration {
+        FIRST_LIMIT.saturating_mul(1 << self.failures.min(6)).min(self.core.config().request_timeout)
+    }
+
     /// Waits, or gives `error` back if a retry cannot help or there is no time left.
     async fn after(&mut self, error: Error) -> Result<(), Error> {
         let pause = backoff(Duration::from_millis(50), Duration::from_secs(1), self.failures);

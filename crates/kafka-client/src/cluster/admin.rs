@@ -39,7 +39,7 @@ impl Cluster {
         let core = &self.0.core;
         let mut retry = core.retry();
         let answer = loop {
-            match core.ask_any(&MetadataRequest { topics: None }, None).await {
+            match core.ask_any(&MetadataRequest { topics: None }, retry.limit()).await {
                 Ok(answer) => break answer,
                 Err(error) => retry.after(error).await?,
             }
@@ -143,7 +143,7 @@ impl Cluster {
         let mut unknown_once = false;
         loop {
             let attempt = async {
-                let answer = core.ask_any(&request, None).await?;
+                let answer = core.ask_any(&request, retry.limit()).await?;
                 let mut resources = answer.resources.into_iter();
                 let resource = resources.find(|resource| *resource.name == *name);
                 let resource = resource.ok_or_else(|| no_such_part(api))?;

@@ -40,8 +40,9 @@ const REMEMBER_UNKNOWN: Duration = Duration::from_secs(1);
 const MAX_UNKNOWN: usize = 4096;
 /// Topics that nobody used for this long leave the snapshot.
 const MAX_UNUSED: Duration = Duration::from_mins(10);
-/// A broker's time to connect and answer in the first round; doubled by each round in which nobody answered.
-const FIRST_LIMIT: Duration = Duration::from_secs(1);
+/// A broker's time to connect and answer where another may do as well, at first; doubled by each round in which nobody
+/// answered.
+pub(super) const FIRST_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a bootstrap server may take before the next one is asked too.
 const STAGGER: Duration = Duration::from_secs(1);

@@ -5,6 +5,8 @@ use crate::{ProducePartition, ProduceRequest, ProduceTopic};
 use bytes::Bytes;
 use krafka::testing::{ApiKey, FakeBroker};
 
+mod lost;
+
 /// A batch of one record, `hello`, without producer id; captured from a Kafka 4.1 producer's own layout.
 fn batch() -> Bytes {
     // Filled in by kafka-protocol's encoder: an opinion that is not ours.
@@ -443,17 +445,6 @@ async fn a_controller_that_moved_is_found() {
     fake.set_controller(1);
     cluster.create_topic("t", 1, 1, &[]).await.expect("created");
     assert_eq!(fake.request_nodes(ApiKey::CreateTopics), [0, 1]);
-}
-
-#[tokio::test]
-async fn a_creation_that_may_have_happened_is_not_repeated() {
-    let (fake, cluster) = start(1).await;
-    fake.on_once(ApiKey::CreateTopics, |_| {
-        krafka::testing::Control::ApplyThen(Box::new(krafka::testing::Control::Disconnect))
-    });
-    let error = cluster.create_topic("t", 1, 1, &[]).await.expect_err("the answer was lost");
-    assert!(error.maybe_sent(), "{error}");
-    assert_eq!(fake.request_count(ApiKey::CreateTopics), 1);
 }
 
 #[tokio::test]
