@@ -59,7 +59,7 @@ impl Connector for Cluster {
 
 /// What becomes of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Fate {
+pub(crate) enum Fate {
     /// It is answered, so many bytes at a time.
     Answered(usize),
     /// The connection ends before it is looked at.
@@ -95,7 +95,7 @@ async fn serve(cluster: Cluster, broker: usize, mut stream: DuplexStream) {
                 1..4 => state.between(Duration::ZERO, Duration::from_millis(40)),
                 _ => state.between(Duration::from_micros(100), Duration::from_millis(2)),
             };
-            let fate = draw_fate(&mut state);
+            let fate = draw_fate(&mut state, frame[1]);
             let throttle = if state.chance(0.02) { state.rng.i32(1..3_000) } else { 0 };
             state.note(&("request", broker, frame[1], fate, delay));
             (delay, fate, throttle)
@@ -150,7 +150,13 @@ async fn serve(cluster: Cluster, broker: usize, mut stream: DuplexStream) {
     }
 }
 
-fn draw_fate(state: &mut State) -> Fate {
+/// `api`: the request's key, which is below 256 for every API.
+fn draw_fate(state: &mut State, api: u8) -> Fate {
+    if let Some(Step::Request(_, fate)) =
+        state.script.pop_front_if(|step| matches!(step, Step::Request(of, _) if *of as i16 == i16::from(api)))
+    {
+        return fate;
+    }
     let chunk = if state.rng.u32(..8) == 0 { state.rng.usize(1..9) } else { usize::MAX };
     let rate = state.scenario.fault_rate / 2.0;
     if !state.chance(rate) {
@@ -275,7 +281,8 @@ fn metadata(state: &mut State, broker: usize, request: &MetadataRequest, throttl
 }
 
 /// What goes wrong with one batch.
-enum Twist {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Twist {
     None,
     /// Refused with this code; told with an offset, as if it had been appended and was truncated when the leader changed.
     Refused(ErrorCode, bool),
@@ -285,7 +292,18 @@ enum Twist {
     LeftOut(bool),
 }
 
+/// What a scripted scenario wants to happen, in this order: each step waits for the next request of its kind, or the
+/// next batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step {
+    Request(ApiKey, Fate),
+    Batch(Twist),
+}
+
 fn draw_twist(state: &mut State) -> Twist {
+    if let Some(Step::Batch(twist)) = state.script.pop_front_if(|step| matches!(step, Step::Batch(_))) {
+        return twist;
+    }
     let rate = state.scenario.fault_rate / 2.0;
     if !state.chance(rate) {
         return Twist::None;
@@ -335,6 +353,9 @@ fn produce(state: &mut State, broker: usize, version: i16, request: ProduceReque
             let twist = draw_twist(state);
             let left_out = matches!(twist, Twist::LeftOut(_));
             let records = partition.records.unwrap_or_default();
+            if state.scripted {
+                state.arrivals.push((partition.index, records.clone()));
+            }
             let answer = PartitionProduceResponse::default().with_index(partition.index).with_base_offset(-1);
             let answer = match topic {
                 None if version >= 13 => answer.with_error_code(ErrorCode::UNKNOWN_TOPIC_ID.0),

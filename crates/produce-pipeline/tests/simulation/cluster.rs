@@ -4,8 +4,10 @@
 //! lost, and every fault that is left is the client's to get right. Brokers answer Produce requests by the truth and Metadata
 //! requests by a past that each of them lags behind by its own.
 
+use crate::broker::Step;
 use crate::log::{Incoming, Log, Rules};
 use crate::scenario::Scenario;
+use bytes::Bytes;
 use fastrand::Rng;
 use kafka_client::ErrorCode;
 use std::collections::{BTreeMap, VecDeque};
@@ -46,6 +48,11 @@ pub(crate) struct State {
     /// Batches that were acknowledged as duplicates of something the broker no longer knows: (topic, partition, base offset).
     pub(crate) offset_not_told: Vec<(usize, usize, i64)>,
     started: Instant,
+    /// What goes wrong is written down instead of drawn.
+    pub(crate) scripted: bool,
+    pub(crate) script: VecDeque<Step>,
+    /// Every batch that came, by partition, if scripted.
+    pub(crate) arrivals: Vec<(i32, Bytes)>,
 }
 
 #[derive(Debug)]
@@ -103,6 +110,9 @@ impl Cluster {
             requests: 0,
             offset_not_told: Vec::new(),
             started: Instant::now(),
+            scripted: false,
+            script: VecDeque::new(),
+            arrivals: Vec::new(),
             scenario,
         };
         for name in state.scenario.topics.clone() {
@@ -289,7 +299,7 @@ impl State {
         Some((topic, self.rng.usize(..partitions)))
     }
 
-    fn create_topic(&mut self, name: &str) {
+    pub(crate) fn create_topic(&mut self, name: &str) {
         let partitions = self.rng.usize(1..=self.scenario.max_partitions);
         let id = if self.scenario.versions.has_topic_ids() { self.rng.u128(1..) } else { 0 };
         self.topics.push(Topic {
@@ -304,14 +314,14 @@ impl State {
         self.publish();
     }
 
-    fn delete_topic(&mut self, topic: usize) -> String {
+    pub(crate) fn delete_topic(&mut self, topic: usize) -> String {
         self.topics[topic].deleted = true;
         let name = self.topics[topic].name.clone();
         self.current.remove(&name);
         name
     }
 
-    fn crash(&mut self, broker: usize) {
+    pub(crate) fn crash(&mut self, broker: usize) {
         self.brokers[broker].up = false;
         for connection in self.brokers[broker].connections.drain(..) {
             connection.abort();
@@ -322,7 +332,7 @@ impl State {
     }
 
     /// Gives a leader to every partition that has none, if a broker is up.
-    fn elect(&mut self) {
+    pub(crate) fn elect(&mut self) {
         let up: Vec<_> = (0..self.brokers.len()).filter(|broker| self.brokers[*broker].up).collect();
         for topic in self.topics.iter_mut().filter(|topic| !topic.deleted) {
             for partition in topic.partitions.iter_mut().filter(|partition| partition.leader.is_none()) {
@@ -333,7 +343,7 @@ impl State {
     }
 
     /// Brokers begin to learn of what is true now.
-    fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         let leaders = |topic: &Topic| topic.partitions.iter().map(|p| (p.leader, p.epoch)).collect();
         let image = Image {
             brokers: (0..self.brokers.len()).filter(|broker| self.brokers[*broker].up).collect(),

@@ -16,6 +16,8 @@
 //!
 //! `SIM_SEEDS` sets how many seeds are run (default 1,000), `SIM_FIRST` the first of them; `SIM_TRACE` prints what happens.
 //!
+//! On the same model `scripted.rs` has one scenario for each way to come to grief, with what goes wrong written down.
+//!
 //! What is not drawn from the seed: nothing that is known of. Time comes from the paused clock, jitter and rotation from the
 //! thread's `fastrand`, `select!` is biased everywhere, and no hash map's order decides anything; a test compares two runs.
 
@@ -24,6 +26,7 @@ mod checker;
 mod cluster;
 mod log;
 mod scenario;
+mod scripted;
 mod workload;
 
 use broker::FIRST_PORT;

@@ -85,4 +85,24 @@ impl Scenario {
             pause: if rng.u32(..4) == 0 { Duration::from_secs(rng.u64(601..1_800)) } else { ms(rng.u64(..500)) },
         }
     }
+
+    /// Nothing goes wrong but what a script says.
+    pub(crate) fn calm(brokers: usize, pipeline: Config) -> Self {
+        Self {
+            brokers,
+            max_partitions: 1,
+            topics: vec!["orders".to_owned()],
+            versions: Versions { produce: 13, metadata: 12, refuses_api_versions: false },
+            rules: Rules::default(),
+            fault_rate: 0.0,
+            event_pause: (Duration::ZERO, Duration::ZERO),
+            recreates: true,
+            stream_bytes: 65_536,
+            pipeline,
+            writers: 0,
+            requests_per_writer: 0,
+            abandoned_after: None,
+            pause: Duration::ZERO,
+        }
+    }
 }
