@@ -8,13 +8,21 @@
 //!
 //! What a peer says about sizes is never trusted. A length is checked against the bytes that are left before anything
 //! is sliced, and a count is checked against the bytes left divided by the least size of one element before anything is
-//! allocated. So what a decoder holds is bounded by the size of the frame times a small constant.
+//! allocated. What is decoded can still be ten times as large as the frame, for a topic or broker without a name takes
+//! ten bytes of it; so everything that is kept is counted, and may exceed the frame by [`MAX_EXCESS`] (promise P7).
 //!
 //! Copies: strings are copied out (they outlive the frame), byte fields ([`Reader::nullable_bytes`]) are slices of the
 //! frame.
 
 use bytes::{Buf, Bytes, BytesMut};
 use std::sync::Arc;
+
+/// What a decoded message may take beyond the length of its frame, in bytes. A cluster's true metadata takes about three
+/// times its frame, of 16 MiB at the most.
+const MAX_EXCESS: usize = 32 << 20;
+
+/// What an allocation takes beside its bytes: an allocator's rounding, the counts of an [`Arc`].
+const ALLOCATION: usize = 32;
 
 /// Why bytes are not the message they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +46,9 @@ pub enum DecodeError {
     /// Bytes after the end of the message: the two sides disagree on its version.
     #[error("{0} bytes after the end of the message")]
     TrailingBytes(usize),
+    /// Decoded, it would take too much memory for its length.
+    #[error("a message that is far larger in memory than on the wire")]
+    Excessive,
     /// A field whose value contradicts the request.
     #[error("{0}")]
     Inconsistent(&'static str),
@@ -51,12 +62,14 @@ pub type Decoded<T> = Result<T, DecodeError>;
 pub struct Reader {
     rest: Bytes,
     flexible: bool,
+    /// Bytes that may still be allocated.
+    allowance: usize,
 }
 
 impl Reader {
     /// A reader in the encoding before (`false`) or from (`true`) the message's first flexible version on.
     pub fn new(bytes: Bytes, flexible: bool) -> Self {
-        Self { rest: bytes, flexible }
+        Self { allowance: bytes.len() + MAX_EXCESS, rest: bytes, flexible }
     }
 
     /// Bytes not read yet.
@@ -75,6 +88,13 @@ impl Reader {
             0 => Ok(()),
             left => Err(DecodeError::TrailingBytes(left)),
         }
+    }
+
+    /// Counts an allocation that is about to be made.
+    fn allocate(&mut self, bytes: usize) -> Decoded<()> {
+        let taken = bytes.saturating_add(ALLOCATION);
+        self.allowance = self.allowance.checked_sub(taken).ok_or(DecodeError::Excessive)?;
+        Ok(())
     }
 
     fn need(&self, count: usize) -> Decoded<()> {
@@ -170,7 +190,10 @@ impl Reader {
         match self.text()? {
             None => Ok(None),
             Some(bytes) => match std::str::from_utf8(&bytes) {
-                Ok(text) => Ok(Some(T::from(text))),
+                Ok(text) => {
+                    self.allocate(text.len())?;
+                    Ok(Some(T::from(text)))
+                }
                 Err(_) => Err(DecodeError::NotUtf8),
             },
         }
@@ -207,6 +230,9 @@ impl Reader {
         if count > self.rest.len() / min_size.max(1) {
             return Err(DecodeError::Truncated);
         }
+        if count > 0 && size_of::<T>() > 0 {
+            self.allocate(count.saturating_mul(size_of::<T>()))?;
+        }
         let mut elements = Vec::with_capacity(count);
         for _ in 0..count {
             elements.push(element(self)?);
@@ -237,7 +263,9 @@ impl Reader {
             let size = usize::try_from(self.uvarint()?).map_err(|_| DecodeError::Truncated)?;
             self.need(size)?;
             let mut content = Self::new(self.rest.split_to(size), true);
+            content.allowance = self.allowance;
             field(tag, &mut content)?;
+            self.allowance = content.allowance;
         }
         Ok(())
     }
@@ -417,6 +445,24 @@ mod tests {
 
     fn reader(bytes: &[u8], flexible: bool) -> Reader {
         Reader::new(Bytes::copy_from_slice(bytes), flexible)
+    }
+
+    #[test]
+    fn what_is_far_larger_in_memory_than_on_the_wire_is_refused_before_it_is_allocated() {
+        let elements = |count: usize| {
+            let mut bytes = i32::try_from(count).expect("it fits").to_be_bytes().to_vec();
+            bytes.resize(4 + count, 7);
+            reader(&bytes, false).array(1, |from| from.i8().map(|byte| [byte; 64])).map(|elements| elements.len())
+        };
+        assert_eq!(elements(MAX_EXCESS / 64), Ok(MAX_EXCESS / 64));
+        assert_eq!(elements(MAX_EXCESS / 32), Err(DecodeError::Excessive));
+        // Many small allocations are as good as a large one: two million empty strings, in a tagged field.
+        let mut strings = vec![0x81, 0x89, 0x7a];
+        strings.resize(2_000_003, 1);
+        let mut tagged = vec![1, 0, 0x83, 0x89, 0x7a];
+        tagged.extend_from_slice(&strings);
+        let read = reader(&tagged, true).tagged(|_, field| field.array(1, Reader::string::<Arc<str>>).map(drop));
+        assert_eq!(read, Err(DecodeError::Excessive));
     }
 
     #[test]
