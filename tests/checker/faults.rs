@@ -27,8 +27,9 @@ use crate::{
 
 /// How long a process may take to end by itself.
 const END: Duration = Duration::from_secs(60);
-/// Bytes a second of the quota: a fraction of what a broker gets otherwise.
-const QUOTA: f64 = 20_000.0;
+/// Bytes a second of the quota, less than each broker gets otherwise. Far less would make brokers hold connections back for
+/// longer than the recovery bar after the quota is gone.
+const QUOTA: f64 = 35_000.0;
 /// The small file system of `--full-disk`: the indexes of a few partitions and some records.
 const SMALL_DISK: &str = "size=160M";
 /// The node that has it.
@@ -56,9 +57,7 @@ pub(crate) struct Field {
     pub(crate) kills: Vec<(Duration, Duration)>,
     /// Drains that did not end well.
     pub(crate) findings: Vec<Finding>,
-    /// Lines of the bridge's log that tell of a panic.
     panics: BTreeSet<String>,
-    /// The most memory that any of the bridge's processes had, in bytes.
     peak_resident_bytes: u64,
     small_disk: Option<SmallDisk>,
     random: Random,
@@ -108,6 +107,7 @@ impl Field {
         let settings = Settings::new(&bootstrap.join(","))
             .set("producer.delivery_timeout", &format!("\"{}s\"", DELIVERY_TIMEOUT.as_secs()))
             .set("producer.idempotence", &idempotence.to_string())
+            .set("producer.memory_bytes", "\"64MiB\"")
             .set("drain.notice", "\"1s\"")
             .set("drain.deadline", "\"30s\"");
         let bridge = Bridge::start_with(&settings);
@@ -268,10 +268,14 @@ impl Field {
         self.panics.extend(process.output().into_iter().filter(|line| line.contains("panicked at")));
     }
 
-    /// What the bridge's log told of panics, and the most memory it had.
-    pub(crate) fn seen_of_bridge(&mut self) -> (&BTreeSet<String>, u64) {
-        self.look_at_bridge();
-        (&self.panics, self.peak_resident_bytes)
+    /// Lines of the bridge's log that tell of a panic.
+    pub(crate) fn panics(&self) -> impl Iterator<Item = &str> {
+        self.panics.iter().map(String::as_str)
+    }
+
+    /// The most memory that any of the bridge's processes had when it was looked at.
+    pub(crate) fn peak_resident_bytes(&self) -> u64 {
+        self.peak_resident_bytes
     }
 
     /// Lets requests through to a broker and cuts its connections before, or after, it has answered.
@@ -332,6 +336,9 @@ struct SmallDisk {
 impl SmallDisk {
     /// Moves a node's data to a small file system; the node is restarted for it.
     fn below(cluster: &Cluster, node: usize) -> Self {
+        let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
+        let root = status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
+        assert!(root, "a full disk needs root: a tmpfs is mounted for it");
         let (mount, data) = (temp_dir("small-disk"), cluster.data_dir(node));
         run("mount", &["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs", &mount.display().to_string()]);
         let disk = Self { mount, cluster_data: data };

@@ -19,10 +19,10 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(100);
 
 /// Written lines a second between two times.
-pub(crate) fn goodput(workloads: &[&Workload], from: Duration, to: Duration) -> f64 {
+pub(crate) fn goodput(workloads: &[Workload], from: Duration, to: Duration) -> f64 {
     let lines: f64 = workloads
         .iter()
-        .flat_map(|workload| workload.journals())
+        .flat_map(Workload::journals)
         .map(|journal| journal.requests.iter().map(|request| written_within(request, from, to)).sum::<f64>())
         .sum();
     lines / (to - from).as_secs_f64()
@@ -44,14 +44,14 @@ fn written_within(request: &Request, from: Duration, to: Duration) -> f64 {
 }
 
 /// How long after `healed` a window begins in which goodput is back; `None` when there is none until `now`.
-pub(crate) fn recovery(workloads: &[&Workload], baseline: f64, healed: Duration, now: Duration) -> Option<Duration> {
+pub(crate) fn recovery(workloads: &[Workload], baseline: f64, healed: Duration, now: Duration) -> Option<Duration> {
     steps(healed, now)
         .find(|from| goodput(workloads, *from, *from + WINDOW) >= RECOVERED * baseline)
         .map(|from| from - healed)
 }
 
 /// For how long between two times goodput was below the share that counts as recovered.
-pub(crate) fn impaired(workloads: &[&Workload], baseline: f64, from: Duration, to: Duration) -> Duration {
+pub(crate) fn impaired(workloads: &[Workload], baseline: f64, from: Duration, to: Duration) -> Duration {
     let below = |at: &Duration| goodput(workloads, *at, *at + WINDOW) < RECOVERED * baseline;
     STEP * steps(from, to).filter(below).count() as u32
 }

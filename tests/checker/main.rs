@@ -42,6 +42,7 @@ use clap::{Parser, ValueEnum};
 use crate::{
     report::Report,
     run::{Plan, run},
+    schedule::{Fault, Wishes},
 };
 
 /// Faults against a real bridge and a real Apache Kafka, and whether every line became what HTTP told of it. Exits with 1
@@ -61,6 +62,9 @@ struct Options {
     /// Short faults, one of each kind that is over soon
     #[arg(long)]
     quick: bool,
+    /// These faults and no others, in this order; repeat it or separate them by commas
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Fault>,
     /// Also fill up a broker's file system. Needs root: it mounts a small tmpfs
     #[arg(long)]
     full_disk: bool,
@@ -92,13 +96,16 @@ fn main() -> ExitCode {
     let plan = Plan {
         seed: options.seed,
         length: Duration::from_secs(options.seconds),
-        idempotence: options.idempotence == Switch::On,
-        quick: options.quick,
-        full_disk: options.full_disk,
+        wishes: Wishes {
+            full_disk: options.full_disk || options.only.contains(&Fault::DiskFull),
+            only: options.only,
+            quick: options.quick,
+            control: options.idempotence == Switch::Off,
+        },
         writers: options.writers,
         rate: options.rate,
     };
-    let report = run(plan);
+    let report = run(&plan);
     println!("\n{report}");
     if let Some(path) = &options.out {
         std::fs::write(path, format!("{:#}\n", report.json())).expect("the file of --out can be written");

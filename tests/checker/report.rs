@@ -11,6 +11,8 @@ use crate::{
 
 /// Goodput must be back this long after healing.
 pub(crate) const RECOVERY_BAR: Duration = Duration::from_secs(10);
+/// The bridge may take no more: its budget (64 MiB in these runs), connections and code.
+const MEMORY_BAR: u64 = 128 << 20;
 /// Findings of one kind that are printed.
 const PRINTED: usize = 10;
 
@@ -107,6 +109,9 @@ impl Report {
         if self.lines(Outcome::Written) == 0 {
             missed.push("nothing was written".to_owned());
         }
+        if self.peak_resident_bytes > MEMORY_BAR {
+            missed.push(format!("memory: {} MiB", self.peak_resident_bytes >> 20));
+        }
         if recovery_counts {
             let late = self.faults.iter().filter(|row| row.recovery.is_none_or(|recovery| recovery > RECOVERY_BAR));
             missed.extend(late.map(|row| format!("goodput not back in time: {}", row.place)));
@@ -172,7 +177,8 @@ impl Report {
         let seconds = |time: Duration| time.as_secs_f64();
         let faults = self.faults.iter().map(|row| {
             json!({
-                "fault": row.place,
+                "name": row.name,
+                "place": row.place,
                 "begun_s": seconds(row.begun),
                 "healed_s": seconds(row.healed),
                 "impaired_s": seconds(row.impaired),

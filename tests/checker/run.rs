@@ -15,18 +15,14 @@ use crate::{
 };
 
 /// What a run is to be.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Plan {
     /// What everything is drawn from.
     pub(crate) seed: u64,
     /// When the last fault begins, at the latest.
     pub(crate) length: Duration,
-    /// Whether the bridge's producer is idempotent. Without, the run is a control: it must find duplicates.
-    pub(crate) idempotence: bool,
-    /// Short faults.
-    pub(crate) quick: bool,
-    /// With a full disk, which needs root.
-    pub(crate) full_disk: bool,
+    /// Which faults.
+    pub(crate) wishes: Wishes,
     /// How many writers.
     pub(crate) writers: u32,
     /// Lines a second of all writers.
@@ -43,44 +39,23 @@ const RESOLUTION: Duration = Duration::from_secs(30);
 const TAKEN_IN: Duration = Duration::from_secs(1);
 
 /// Runs a plan to its end.
-pub(crate) fn run(plan: Plan) -> Report {
-    let wishes = Wishes { quick: plan.quick, control: !plan.idempotence, full_disk: plan.full_disk };
+pub(crate) fn run(plan: &Plan) -> Report {
+    let Wishes { quick, control, full_disk, .. } = plan.wishes;
     let threads = available_parallelism().map_or(2, |count| count.get().min(4));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = runtime.expect("threads can be started");
-    let mut field = Field::start(runtime, plan.seed, plan.idempotence, plan.full_disk);
-    let steps = schedule::draw(plan.seed, wishes, field.partitions);
+    let mut field = Field::start(runtime, plan.seed, !control, full_disk);
+    let steps = schedule::draw(plan.seed, &plan.wishes, field.partitions);
     let names: Vec<_> = steps.iter().map(name).collect();
-    println!("seed {}: {}", plan.seed, names.join(", "));
+    println!("seed {}, for as long as there is time: {}", plan.seed, names.join(", "));
 
-    let rate = plan.rate / f64::from(plan.writers + RECREATED_WRITERS);
-    let load = Load {
-        port: field.bridge.port,
-        topic: field.topic.clone(),
-        partitions: field.partitions,
-        first_writer: 0,
-        writers: plan.writers,
-        rate,
-        seed: plan.seed,
-    };
-    let on_recreated = Load {
-        topic: field.recreated.clone(),
-        partitions: field.recreated_partitions,
-        first_writer: plan.writers,
-        writers: RECREATED_WRITERS,
-        ..load.clone()
-    };
-    let start = field.start_time();
-    let mut main = Workload::start(field.runtime().handle(), &load, start);
-    let mut recreated = Workload::start(field.runtime().handle(), &on_recreated, start);
-    let loads = [&main, &recreated];
-
+    let mut loads = load(&field, plan);
     // The first two seconds belong to connections, topics and producer ids.
     let settled = field.now() + Duration::from_secs(2);
-    field.wait(Duration::from_secs(if plan.quick { 5 } else { 10 }));
+    field.wait(Duration::from_secs(if quick { 5 } else { 10 }));
     let first_fault = field.now();
     let baseline = goodput(&loads, settled, first_fault);
-    println!("{:>7.1} s  baseline: {baseline:.0} lines/s", field.now().as_secs_f64());
+    println!("{:>7.1} s  baseline: {baseline:.0} lines/s", first_fault.as_secs_f64());
 
     let mut rows = Vec::new();
     for step in &steps {
@@ -90,13 +65,12 @@ pub(crate) fn run(plan: Plan) -> Report {
         rows.push(play(&mut field, &loads, step, baseline));
     }
     field.wait(Duration::from_secs(2));
-    field.runtime().block_on(async {
-        tokio::join!(main.stop(RESOLUTION), recreated.stop(RESOLUTION));
-    });
+    let [checked, recreated] = &mut loads;
+    field.runtime().block_on(async { tokio::join!(checked.stop(RESOLUTION), recreated.stop(RESOLUTION)) });
     let ended = field.now();
     println!("{:>7.1} s  healed and stopped; reading", ended.as_secs_f64());
+
     // Once more, now that the answers are there to what was on its way when it was looked at.
-    let loads = [&main, &recreated];
     let baseline = goodput(&loads, settled, first_fault);
     for number in 0..rows.len() {
         let next = rows.get(number + 1).map_or(ended, |next: &FaultRow| next.begun);
@@ -105,12 +79,49 @@ pub(crate) fn run(plan: Plan) -> Report {
         row.recovery = recovery(&loads, baseline, row.healed, next).or(row.recovery);
         row.impaired = impaired(&loads, baseline, row.begun, next);
     }
+    let (findings, lost_connections) = compare(&mut field, &loads);
+    Report {
+        seed: plan.seed,
+        idempotence: !control,
+        seconds: ended.as_secs_f64(),
+        baseline,
+        faults: rows,
+        requests: loads.iter().flat_map(Workload::requests).collect(),
+        lost_connections,
+        peak_resident_bytes: field.peak_resident_bytes(),
+        findings,
+    }
+}
 
-    let mut findings = check(&main.requests(), &read(&field, &field.topic));
-    findings.extend(check_recreated(&field, recreated.requests()));
+/// The writers of the topic that is checked, and those of the topic that is re-created.
+fn load(field: &Field, plan: &Plan) -> [Workload; 2] {
+    let checked = Load {
+        port: field.bridge.port,
+        topic: field.topic.clone(),
+        partitions: field.partitions,
+        first_writer: 0,
+        writers: plan.writers,
+        rate: plan.rate / f64::from(plan.writers + RECREATED_WRITERS),
+        seed: plan.seed,
+    };
+    let recreated = Load {
+        topic: field.recreated.clone(),
+        partitions: field.recreated_partitions,
+        first_writer: plan.writers,
+        writers: RECREATED_WRITERS,
+        ..checked.clone()
+    };
+    [checked, recreated].map(|load| Workload::start(field.runtime().handle(), &load, field.start_time()))
+}
+
+/// Everything that is wrong, and how many connections were lost with a request on them while nobody killed the bridge.
+fn compare(field: &mut Field, loads: &[Workload; 2]) -> (Vec<Finding>, usize) {
+    let [checked, recreated] = loads;
+    let mut findings = check(&checked.requests(), &read(field, &field.topic));
+    findings.extend(check_recreated(field, recreated.requests()));
     findings.append(&mut field.findings);
     let mut lost_connections = 0;
-    for journal in [&main, &recreated].into_iter().flat_map(Workload::journals) {
+    for journal in loads.iter().flat_map(Workload::journals) {
         findings.extend(journal.findings.iter().cloned());
         // Whoever was sending when the bridge was killed sees it later.
         let killed = |(sent, seen): &(Duration, Duration)| {
@@ -121,25 +132,13 @@ pub(crate) fn run(plan: Plan) -> Report {
         }
         lost_connections += journal.losses.iter().filter(|loss| !killed(loss)).count();
     }
-    let (panics, peak_resident_bytes) = field.seen_of_bridge();
-    findings.extend(panics.iter().map(|line| Finding { kind: Kind::Panic, detail: line.clone() }));
-    let mut requests = main.requests();
-    requests.extend(recreated.requests());
-    Report {
-        seed: plan.seed,
-        idempotence: plan.idempotence,
-        seconds: ended.as_secs_f64(),
-        baseline,
-        faults: rows,
-        requests,
-        lost_connections,
-        peak_resident_bytes,
-        findings,
-    }
+    field.look_at_bridge();
+    findings.extend(field.panics().map(|line| Finding { kind: Kind::Panic, detail: line.to_owned() }));
+    (findings, lost_connections)
 }
 
 /// One step: begins its faults, holds them, ends them, and waits until goodput and replicas are back.
-fn play(field: &mut Field, loads: &[&Workload], step: &Step, baseline: f64) -> FaultRow {
+fn play(field: &mut Field, loads: &[Workload], step: &Step, baseline: f64) -> FaultRow {
     // Leaders are asked for while all brokers answer.
     let targets: Vec<_> =
         step.faults.iter().map(|(fault, partition)| (*fault, field.leader(&field.topic, *partition))).collect();

@@ -5,37 +5,45 @@ use std::{fmt, time::Duration};
 use crate::random::Random;
 
 /// What goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Fault {
     /// Replies of a leader vanish, then its connections are reset; several times.
+    #[value(name = "acks-lost")]
     AckLost,
     /// A leader's connections are reset; several times.
     Reset,
     /// Nothing passes to or from a leader, nothing is closed.
     BlackHole,
     /// Whatever passes to or from a leader takes longer.
+    #[value(name = "slow-link")]
     Slow,
     /// A leader's connections are reset and new ones refused, while the cluster finds it well.
     Refused,
     /// SIGKILL to a leader; it comes back.
     Kill,
     /// SIGTERM to a leader; it comes back.
+    #[value(name = "stop-in-order")]
     Term,
     /// SIGSTOP to a leader, then SIGCONT.
+    #[value(name = "hang")]
     Stop,
     /// SIGTERM to each broker in turn; the next when all is in sync.
     RollingRestart,
     /// Kafka's quota for the bridge.
+    #[value(name = "throttling")]
     Throttle,
     /// A leader's disk takes no more writes (by a limit on file sizes), so that it ends itself; it comes back.
     DiskRefuses,
     /// A broker's file system is filled up; it ends itself, is given room, and comes back. Needs root.
     DiskFull,
     /// SIGTERM to the bridge, which drains; it comes back.
+    #[value(name = "bridge-drained")]
     BridgeTerm,
     /// SIGKILL to the bridge; it comes back.
+    #[value(name = "bridge-killed")]
     BridgeKill,
     /// A topic is deleted and created again while records for it wait for a leader that does not answer.
+    #[value(name = "topic-re-created")]
     Recreation,
 }
 
@@ -79,8 +87,10 @@ pub(crate) struct Step {
 }
 
 /// What the caller wants in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Wishes {
+    /// These and no others, in this order, not two at once. None: as drawn.
+    pub(crate) only: Vec<Fault>,
     /// One of each fault that is over soon, held shortly.
     pub(crate) quick: bool,
     /// Only what makes a producer without idempotence write twice.
@@ -90,7 +100,7 @@ pub(crate) struct Wishes {
 }
 
 /// Draws the steps of a run: single faults in any order, then overlapping pairs for as long as the run goes on.
-pub(crate) fn draw(seed: u64, wishes: Wishes, partitions: i32) -> Vec<Step> {
+pub(crate) fn draw(seed: u64, wishes: &Wishes, partitions: i32) -> Vec<Step> {
     use Fault::{
         AckLost, BlackHole, BridgeKill, BridgeTerm, DiskFull, DiskRefuses, Kill, Recreation, Refused, Reset,
         RollingRestart, Slow, Stop, Term, Throttle,
@@ -119,11 +129,15 @@ pub(crate) fn draw(seed: u64, wishes: Wishes, partitions: i32) -> Vec<Step> {
         singles.push(DiskFull);
     }
     random.shuffle(&mut singles);
-    let pairs: Vec<_> = match (wishes.control, wishes.quick) {
+    let mut pairs: Vec<_> = match (wishes.control, wishes.quick) {
         (true, true) => Vec::new(),
         (false, true) => vec![vec![AckLost, Kill]],
         (_, false) => (0..PAIRS).map(|_| vec![random.pick(&OUTER), random.pick(&INNER)]).collect(),
     };
+    if !wishes.only.is_empty() {
+        singles.clone_from(&wishes.only);
+        pairs.clear();
+    }
     let steps = singles.into_iter().map(|single| vec![single]).chain(pairs);
     steps
         .map(|faults| {
@@ -144,18 +158,20 @@ pub(crate) fn draw(seed: u64, wishes: Wishes, partitions: i32) -> Vec<Step> {
 mod tests {
     use super::*;
 
-    const LONG: Wishes = Wishes { quick: false, control: false, full_disk: false };
+    fn long(seed: u64) -> Vec<Step> {
+        draw(seed, &Wishes::default(), 6)
+    }
 
     #[test]
     fn a_seed_gives_the_same_schedule_every_time_and_another_one_another() {
-        assert_eq!(draw(7, LONG, 6), draw(7, LONG, 6));
-        assert_ne!(draw(7, LONG, 6), draw(8, LONG, 6));
+        assert_eq!(long(7), long(7));
+        assert_ne!(long(7), long(8));
     }
 
     #[test]
     fn the_faults_that_every_client_is_measured_by_are_in_every_long_schedule() {
         for seed in 0..50 {
-            let steps = draw(seed, LONG, 6);
+            let steps = long(seed);
             let singles: Vec<_> =
                 steps.iter().filter(|step| step.faults.len() == 1).map(|step| step.faults[0].0).collect();
             for fault in [Fault::AckLost, Fault::Kill, Fault::BlackHole, Fault::Stop, Fault::BridgeKill] {
@@ -167,8 +183,18 @@ mod tests {
 
     #[test]
     fn a_full_disk_comes_only_when_it_is_asked_for() {
-        let has = |wishes| draw(1, wishes, 6).iter().any(|step| step.faults[0].0 == Fault::DiskFull);
-        assert!(!has(LONG));
-        assert!(has(Wishes { full_disk: true, ..LONG }));
+        let has = |full_disk| {
+            let wishes = Wishes { full_disk, ..Wishes::default() };
+            draw(1, &wishes, 6).iter().any(|step| step.faults[0].0 == Fault::DiskFull)
+        };
+        assert!(!has(false) && has(true));
+    }
+
+    #[test]
+    fn faults_that_are_named_come_alone_and_in_their_order() {
+        let only = vec![Fault::Kill, Fault::Reset, Fault::Kill];
+        let steps = draw(1, &Wishes { only: only.clone(), ..Wishes::default() }, 6);
+        assert!(steps.iter().all(|step| step.faults.len() == 1));
+        assert_eq!(steps.iter().map(|step| step.faults[0].0).collect::<Vec<_>>(), only);
     }
 }
