@@ -397,6 +397,20 @@ async fn a_refresh_that_nobody_answered_is_not_forgotten() {
     until(&cluster, |known| leader(known, "t") == Some(moved)).await;
 }
 
+#[tokio::test]
+async fn a_broker_that_came_back_at_another_address_is_dialled_there() {
+    let (fake, cluster) = start(1).await;
+    cluster.init_producer_id().await.expect("an identity");
+    // The old connection lives on: nothing but the metadata says that the broker is elsewhere.
+    fake.with_state(|state| state.brokers[0].host = "localhost".to_owned());
+    cluster.request_refresh();
+    until(&cluster, |known| &*known.brokers[&0].host == "localhost").await;
+    cluster.init_producer_id().await.expect("an identity");
+    let mut asked = fake.requests();
+    asked.retain(|request| request.api_key == ApiKey::InitProducerId);
+    assert_ne!(asked[0].connection, asked[1].connection);
+}
+
 /// Connects nowhere to the host `silent`, and to everything else as TCP does.
 #[derive(Debug)]
 struct SilentHost(crate::transport::TcpConnector);
