@@ -54,6 +54,11 @@ pub struct Records {
 }
 
 impl Records {
+    /// The bytes that the records are slices of, and keep alive: the batch's own, or what it inflated to.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(crate) fn new(bytes: Bytes, count: u32, numbering: Numbering) -> Result<Self, DecodeError> {
         if count as usize > bytes.len() / MIN_RECORD_BYTES {
             return Err(DecodeError::RecordCount { count, bytes: bytes.len() });

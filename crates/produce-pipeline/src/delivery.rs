@@ -208,6 +208,12 @@ impl Delivery {
         tokio::time::timeout(self.0.timeout, wait).await.map_err(|_| Cause::NoMemory)
     }
 
+    /// As much of `wanted_bytes` as a request may hold now: at least a chunk (64 KiB), where so much is wanted.
+    #[must_use]
+    pub fn share(&self, wanted_bytes: usize) -> usize {
+        self.0.lease.share(wanted_bytes)
+    }
+
     /// Charges `bytes` that the caller holds outside of batches (a partial line) to the process's budget.
     #[must_use]
     pub fn charge(&self, bytes: usize) -> Charge {

@@ -1,8 +1,11 @@
 //! `GET /v1/topics/{topic}/partitions/{partition}/records`: reads one partition, with no state between two requests.
 //!
 //! Any instance can serve the next request: it needs only the `Kafka-Next-Offset` of this one. Records are read into
-//! memory once, charged to the budget, and become JSON lines as the connection takes them, so the answer itself is
-//! never held whole.
+//! memory once, and become JSON lines as the connection takes them, so the answer itself is never held whole.
+//!
+//! What is there already is charged to the budget before it is asked for, as much of it as there is a share for. A read
+//! that finds nothing waits, and then holds nothing: thousands may wait, of which the client lets eight at a time ask a
+//! broker, for little. What came is charged until it is written, with what it was inflated to.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -14,7 +17,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use kafka_client::{ErrorCode, Fetched, OffsetSpec, TopicInfo};
-use kafka_records::ReadRecord;
+use kafka_records::{Compression, ReadRecord};
 use produce_pipeline::Charge;
 use serde::de::IgnoredAny;
 use tokio::time::Instant;
@@ -39,6 +42,8 @@ const DEFAULT_BYTES: i32 = 1024 * 1024;
 const MAX_INFLATED: usize = 64 * 1024 * 1024;
 /// Lines are handed to the connection in pieces of about this size.
 const PIECE_BYTES: usize = 32 * 1024;
+/// What a read that waits asks for: what comes then is new. A first batch that is larger comes whole (KIP-74).
+const WAITING_BYTES: i32 = 64 * 1024;
 /// How long Kafka may take beyond the wait that was asked for.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -135,14 +140,20 @@ pub(crate) async fn read(
     }
     let mut offset = first_offset(context, &topic, partition, params.from).await?;
     let deadline = Instant::now() + params.wait;
+    let delivery = context.pipeline.delivery(None, 1);
+    let mut charge = delivery.charge(0);
+    let mut nothing_there = false;
     loop {
         // The end of a drain does not wait for a record that may never come.
-        let wait = if context.stop_reading.is_cancelled() {
-            Duration::ZERO
+        let (wait, max_bytes) = if nothing_there && !context.stop_reading.is_cancelled() {
+            charge.set(0);
+            (deadline.saturating_duration_since(Instant::now()), params.max_bytes.min(WAITING_BYTES))
         } else {
-            deadline.saturating_duration_since(Instant::now())
+            let share = delivery.share(usize::try_from(params.max_bytes).unwrap_or(0));
+            charge.set(share);
+            (Duration::ZERO, i32::try_from(share).unwrap_or(params.max_bytes))
         };
-        let fetch = context.cluster.fetch(&topic, partition, offset, params.max_bytes, wait);
+        let fetch = context.cluster.fetch(&topic, partition, offset, max_bytes, wait);
         let fetched = tokio::select! {
             fetched = tokio::time::timeout(wait + PATIENCE, fetch) => fetched,
             () = context.stop_reading.cancelled(), if !wait.is_zero() => continue,
@@ -155,9 +166,9 @@ pub(crate) async fn read(
             Ok(Err(error)) => return Err(ApiError::of_client(name, &error)),
             Err(_) => return Err(ApiError::no_broker()),
         };
-        // The records are slices of these bytes, or of what they inflate to.
-        let charge = context.pipeline.delivery(None, 1).charge(fetched.records.len());
         let read = collect(&fetched, offset, &params)?;
+        // The records are slices of these bytes, or of what they inflated to.
+        charge.set(fetched.records.len() + read.inflated_bytes + read.records.capacity() * size_of::<ReadRecord>());
         let moved = read.next_offset > offset;
         offset = read.next_offset;
         if read.records.is_empty() {
@@ -166,6 +177,7 @@ pub(crate) async fn read(
             // is left, wait on; but not with something that brings neither a record nor a step.
             let behind = moved && offset < fetched.high_watermark;
             if behind || (!over && (moved || fetched.records.is_empty())) {
+                nothing_there = fetched.records.is_empty();
                 continue;
             }
         }
@@ -219,12 +231,14 @@ struct Read {
     records: Vec<ReadRecord>,
     /// Where the next read goes on.
     next_offset: i64,
+    /// What compressed batches were inflated to, which the records keep.
+    inflated_bytes: usize,
 }
 
 /// Takes records from `offset` on until one of the limits. A batch comes whole, so what lies before `offset` is
 /// skipped; control batches are Kafka's own. The first record comes whatever its size.
 fn collect(fetched: &Fetched, offset: i64, params: &ReadParams) -> Result<Read, ApiError> {
-    let mut read = Read { records: Vec::new(), next_offset: offset };
+    let mut read = Read { records: Vec::new(), next_offset: offset, inflated_bytes: 0 };
     let mut bytes = 0;
     let max_bytes = usize::try_from(params.max_bytes).unwrap_or(usize::MAX);
     'batches: for batch in kafka_records::batches(fetched.records.clone()) {
@@ -249,6 +263,9 @@ fn collect(fetched: &Fetched, offset: i64, params: &ReadParams) -> Result<Read, 
                 Ok(records) => records,
                 Err(error) => return broken(&error, read),
             };
+            if batch.compression != Compression::None {
+                read.inflated_bytes += records.held_bytes();
+            }
             for record in records {
                 let record = match record {
                     Ok(record) => record,
