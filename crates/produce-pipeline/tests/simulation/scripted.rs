@@ -14,6 +14,7 @@ use produce_pipeline::{Cause, Config, Delivery, MemoryBudget, Outcome, Pipeline,
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::LocalSet;
+use tokio::time::Instant;
 
 const TOPIC: &str = "orders";
 
@@ -343,6 +344,37 @@ fn a_leader_that_moves_is_followed_whatever_tells_of_it() {
         assert_eq!(on_the_wire.summary().written, 1);
         assert_ne!(stage.leader(), old);
         assert_eq!(stage.log(0, 0), ["a", "b"]);
+    });
+}
+
+#[test]
+fn a_leader_that_hangs_slows_only_its_own_partitions() {
+    on_stage(2, config(), async |stage| {
+        {
+            let mut state = stage.cluster.state();
+            for (leader, partition) in state.topics[0].partitions.iter_mut().enumerate() {
+                (partition.leader, partition.epoch) = (Some(leader), 5);
+            }
+            state.publish();
+        }
+        let topic = stage.topic().await;
+        let delivery = stage.pipeline.delivery(None, 1);
+        for round in 0..10 {
+            // Both connections are made, then broker 0 hangs with the second record on the wire.
+            stage.cluster.state().brokers[0].frozen = round > 0;
+            append(&topic, &delivery, 0, &["hangs"]);
+            let other = stage.pipeline.delivery(None, 1);
+            append(&topic, &other, 1, &["goes on"]);
+            let began = Instant::now();
+            other.resolved().await;
+            assert_eq!(other.summary().written, 1);
+            // The model's longest answer without a fault takes 40 ms.
+            assert!(round == 0 || began.elapsed() <= Duration::from_millis(50), "{round}: {:?}", began.elapsed());
+        }
+        assert!(!delivery.is_resolved());
+        stage.cluster.state().brokers[0].frozen = false;
+        delivery.resolved().await;
+        assert_eq!(delivery.summary().written, 10);
     });
 }
 
