@@ -37,6 +37,8 @@ pub(crate) enum Body {
     Whole(Vec<u8>),
     /// In chunks, with this much time before each.
     Chunks(Vec<Vec<u8>>, Duration),
+    /// The same, but it never ends: the connection is given up after the last of them.
+    Abandoned(Vec<Vec<u8>>, Duration),
 }
 
 impl Client {
@@ -61,6 +63,9 @@ impl Client {
         // An answer may come before everything is sent, and then the bridge may close: the answer is what counts.
         let _ = self.send(head, body).await;
         let mut exchange = Exchange { status: None, body: Vec::new(), whole: false, keeps: false };
+        if matches!(body, Body::Abandoned(..)) {
+            return exchange;
+        }
         exchange.keeps = self.receive(&mut exchange).await.unwrap_or(false);
         exchange
     }
@@ -72,7 +77,7 @@ impl Client {
                 request.extend_from_slice(bytes);
                 self.stream.write_all(&request).await?;
             }
-            Body::Chunks(chunks, pause) => {
+            Body::Chunks(chunks, pause) | Body::Abandoned(chunks, pause) => {
                 self.stream.write_all(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await?;
                 for chunk in chunks {
                     self.stream.flush().await?;
@@ -82,7 +87,9 @@ impl Client {
                     framed.extend_from_slice(b"\r\n");
                     self.stream.write_all(&framed).await?;
                 }
-                self.stream.write_all(b"0\r\n\r\n").await?;
+                if matches!(body, Body::Chunks(..)) {
+                    self.stream.write_all(b"0\r\n\r\n").await?;
+                }
             }
         }
         self.stream.flush().await

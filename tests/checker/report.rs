@@ -72,9 +72,9 @@ impl Report {
         self.requests.iter().map(|request| request.count(outcome)).sum()
     }
 
-    /// The longest wait for an answer that had a written line, beyond the time that sending took.
+    /// The longest wait for an answer that called every line written, beyond the time that sending took.
     fn slowest(&self) -> Duration {
-        let written = self.requests.iter().filter(|request| request.count(Outcome::Written) > 0);
+        let written = self.requests.iter().filter(|request| request.count(Outcome::Written) == request.lines.len());
         let wait = |request: &Request| Some(request.answered?.saturating_sub(request.invoked + request.sending));
         written.filter_map(wait).max().unwrap_or_default()
     }

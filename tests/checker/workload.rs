@@ -38,6 +38,9 @@ const SHORT_TIMEOUT: Duration = Duration::from_secs(6);
 /// What a writer waits for after a request of which nothing was written.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
+/// The share of uploads with progress whose writer leaves in the middle.
+const ABANDONED: f64 = 0.1;
+
 /// What a group of writers does.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
@@ -178,8 +181,8 @@ impl Writer {
         let timeout = if self.random.chance(0.15) { SHORT_TIMEOUT } else { DELIVERY_TIMEOUT };
         let slot = Duration::from_secs_f64(lines.len() as f64 / self.load.rate);
         let head = self.head(form, route, lines[0], timeout);
-        let body = self.body(form, &lines, slot);
-        let sending = if matches!(body, Body::Chunks(..)) { slot } else { Duration::ZERO };
+        let (body, whole_lines) = self.body(form, &lines, slot);
+        let sending = if form == Form::Progress { slot } else { Duration::ZERO };
 
         let invoked = Instant::now();
         self.lock().requests.push(Request {
@@ -195,7 +198,10 @@ impl Writer {
             answered: None,
         });
         let exchange = client.exchange(&head, &body).await;
-        let turn = self.settle(form, &exchange);
+        let turn = match body {
+            Body::Abandoned(..) => self.settle_abandoned(whole_lines),
+            _ => self.settle(form, &exchange),
+        };
         self.pause_until(invoked + turn).await;
         exchange.keeps
     }
@@ -236,8 +242,11 @@ impl Writer {
         head
     }
 
-    /// An upload with progress is sent over its whole slot, so that faults meet it half-way.
-    fn body(&mut self, form: Form, lines: &[Line], slot: Duration) -> Body {
+    /// The body, and how many of its lines are whole.
+    ///
+    /// An upload with progress is sent over its whole slot, so that faults meet it half-way, and some are given up in the
+    /// middle of a line.
+    fn body(&mut self, form: Form, lines: &[Line], slot: Duration) -> (Body, usize) {
         let values = lines.iter().map(|line| {
             let padding = if self.random.chance(0.003) { 20_000 } else { 150 };
             let mut value = line.value(self.random.below(padding) as usize).into_bytes();
@@ -246,15 +255,34 @@ impl Writer {
             }
             value
         });
-        let values: Vec<_> = values.collect();
-        match form {
-            Form::Progress => {
-                let chunks: Vec<_> = values.chunks(40).map(<[_]>::concat).collect();
-                let pause = slot / chunks.len() as u32;
-                Body::Chunks(chunks, pause)
-            }
-            _ => Body::Whole(values.concat()),
+        let mut values: Vec<_> = values.collect();
+        if form != Form::Progress {
+            return (Body::Whole(values.concat()), values.len());
         }
+        let abandoned = self.random.chance(ABANDONED);
+        if abandoned {
+            values.truncate(1 + self.random.below(values.len() as u64) as usize);
+            let last = values.last_mut().expect("at least one is left");
+            last.truncate(self.random.below(last.len() as u64) as usize);
+        }
+        // A chunk of no bytes would end the body.
+        let chunks: Vec<_> = values.chunks(40).map(<[_]>::concat).filter(|chunk| !chunk.is_empty()).collect();
+        let pause = slot / chunks.len().max(1) as u32;
+        if abandoned {
+            (Body::Abandoned(chunks, pause), values.len() - 1)
+        } else {
+            (Body::Chunks(chunks, pause), values.len())
+        }
+    }
+
+    /// Whoever leaves does not learn what became of the lines that were whole; the half one, and those behind it, are nobody's.
+    fn settle_abandoned(&mut self, whole_lines: usize) -> Duration {
+        let answered = self.start.elapsed();
+        let journal = Arc::clone(&self.journal);
+        let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let request = journal.requests.last_mut().expect("it was pushed when it was sent");
+        request.told.outcomes[whole_lines..].fill(Outcome::NotWritten);
+        self.close(request, answered)
     }
 
     /// Keeps what became of the last request, and returns how long after its sending the next one's turn is.
@@ -264,7 +292,6 @@ impl Writer {
         let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
         let Journal { requests, findings, cuts, losses } = &mut *journal;
         let request = requests.last_mut().expect("it was pushed when it was sent");
-        request.answered = Some(answered);
         match told(form, request.lines.len(), exchange) {
             Ok(told) => request.told = told,
             // Every line stays unknown.
@@ -277,6 +304,12 @@ impl Writer {
             let times = if exchange.status.is_some() { cuts } else { losses };
             times.push((request.invoked, answered));
         }
+        self.close(request, answered)
+    }
+
+    /// What was not written is to be tried again. Returns how long after the request the next one's turn is.
+    fn close(&mut self, request: &mut Request, answered: Duration) -> Duration {
+        request.answered = Some(answered);
         for (line, outcome) in request.lines.iter().zip(&request.told.outcomes) {
             if *outcome != Outcome::Written {
                 self.retries.push_back(Line { attempt: line.attempt + 1, ..*line });
