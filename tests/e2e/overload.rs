@@ -228,6 +228,48 @@ async fn clients_that_leave_in_the_middle_leave_nothing_behind() {
     assert_eq!(written(), (8 + 200 * CLIENTS) as f64, "half a line is nobody's record");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_wait_take_no_memory_and_reads_of_much_take_their_share() {
+    let cluster = one_broker();
+    let bridge = Bridge::start_with(&Settings::new(&cluster.bootstrap()).set("producer.memory_bytes", "\"16MiB\""));
+    let topic = cluster.create_topic("waiting", 2);
+    let request = format!("GET /v1/topics/{topic}/partitions/0/records?max_bytes=16777216&wait_ms=60000");
+    let mut readers = Vec::new();
+    for _ in 0..100 {
+        let mut reader = Connection::open(bridge.port).await;
+        reader.send(&request, &[], b"").await;
+        readers.push(reader);
+    }
+    // Another partition takes five mebibytes meanwhile: they are in nobody's way.
+    let path = format!("/v1/topics/{topic}/records?partition=1");
+    let lines = log_lines(0, 25_000);
+    let answer = post(bridge.port, &path, NDJSON, lines.clone()).await.expect("an answer").expect(200);
+    assert_counts(&answer.json(), 25_000, 25_000, 0, 0);
+    curl_ndjson(&bridge, &format!("/v1/topics/{topic}/records?partition=0"), b"come\n").expect(200);
+    for mut reader in readers {
+        let answer = reader.reader.answer().await.expect(200);
+        assert_eq!(answer.json()["value_encoding"], "base64");
+    }
+    // A reader gets as much at a time as there is a share for, and gets everything.
+    let (mut offset, mut read, mut answers) = (0, Vec::new(), 0);
+    while offset < 25_000 {
+        let mut reader = Connection::open(bridge.port).await;
+        let query = format!("offset={offset}&max_bytes=16777216&max_records=100000&value=text");
+        reader.send(&format!("GET /v1/topics/{topic}/partitions/1/records?{query}"), &[], b"").await;
+        let answer = reader.reader.answer().await.expect(200);
+        let next: u64 = answer.header("kafka-next-offset").and_then(|next| next.parse().ok()).expect("a number");
+        assert!(next > offset, "it goes on");
+        for line in answer.body.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            let record: serde_json::Value = serde_json::from_slice(line).expect("JSON");
+            read.extend_from_slice(record["value"].as_str().expect("text").as_bytes());
+            read.push(b'\n');
+        }
+        (offset, answers) = (next, answers + 1);
+    }
+    assert!(read == lines, "byte for byte");
+    assert!(answers > 1, "five mebibytes are more than a share of sixteen");
+}
+
 /// CPU time that a process has used, in clock ticks (a hundred a second).
 fn cpu_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");

@@ -227,6 +227,14 @@ impl Reader {
         Answer { status, head, body }
     }
 
+    /// The same; `None` where the connection ends before the first byte of an answer. One that ends within it is a panic.
+    pub async fn answer_or_end(&mut self) -> Option<Answer> {
+        if self.buffer.is_empty() && !self.fill().await {
+            return None;
+        }
+        Some(self.answer().await)
+    }
+
     /// Whether the peer has closed the connection: waits for it, and panics when bytes come instead.
     pub async fn closed(&mut self) {
         assert!(!self.fill().await && self.buffer.is_empty(), "bytes instead of the end: {:?}", self.buffer);
