@@ -51,8 +51,8 @@ impl Client {
         Ok(Self { stream, buffer: Vec::new() })
     }
 
-    /// Whether the bridge has left the connection open until now: it may end one that is idle, and a request that is then
-    /// sent into it is the client's own fault.
+    /// Whether the bridge has left the connection open until now: it may end one that is idle, and a request that is
+    /// then sent into it is the client's own fault.
     pub(crate) async fn is_open(&mut self) -> bool {
         // Polled once: nothing to read is the only good answer.
         tokio::time::timeout(Duration::ZERO, self.stream.read_buf(&mut self.buffer)).await.is_err()

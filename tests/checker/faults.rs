@@ -1,4 +1,5 @@
-//! The field that the faults play on: three brokers, a proxy in front of each, the bridge. Faults are begun and ended here.
+//! The field that the faults play on: three brokers, a proxy in front of each, the bridge. Faults are begun and ended
+//! here.
 
 use std::{
     collections::BTreeSet,
@@ -27,8 +28,8 @@ use crate::{
 
 /// How long a process may take to end by itself.
 const END: Duration = Duration::from_secs(60);
-/// Bytes a second of the quota, less than each broker gets otherwise. Far less would make brokers hold connections back for
-/// longer than the recovery bar after the quota is gone.
+/// Bytes a second of the quota, less than each broker gets otherwise. Far less would make brokers hold connections
+/// back for longer than the recovery bar after the quota is gone.
 const QUOTA: f64 = 35_000.0;
 /// The small file system of `--full-disk`: the indexes of a few partitions and some records.
 const SMALL_DISK: &str = "size=160M";
@@ -92,7 +93,8 @@ impl Field {
         let settings = [
             ("broker.session.timeout.ms", "6000"),
             ("unclean.leader.election.enable", "false"),
-            // Leaders come back to where they were, so that every broker leads something when a fault looks for a leader.
+            // Leaders come back to where they were, so that every broker leads something when a fault looks for a
+            // leader.
             ("leader.imbalance.check.interval.seconds", "10"),
         ];
         let mut proxies = Vec::new();
@@ -203,7 +205,8 @@ impl Field {
             }
             Fault::DiskRefuses => {
                 let pid = self.cluster.pids()[node].to_string();
-                // The soft limit alone: this user may lower it. A JVM ignores SIGXFSZ, so that its write fails with EFBIG.
+                // The soft limit alone: this user may lower it. A JVM ignores SIGXFSZ, so that its write fails with
+                // EFBIG.
                 run("prlimit", &["--pid", &pid, "--fsize=1:"]);
                 self.cluster.wait_for_exit(node, END);
                 Running::Down(node)

@@ -1,8 +1,9 @@
 //! Goodput: how many lines a second were written in a span of the run.
 //!
-//! Requests are of 1 to 500 lines and each writer sends them at its pace, so counting acknowledgements would jump about. A
-//! request's written lines are spread over the time that it stands for instead: from its sending to the next one's turn.
-//! Writers that nothing holds up give exactly their rates; one that waits for an answer gives less, one that gets none nothing.
+//! Requests are of 1 to 500 lines and each writer sends them at its pace, so counting acknowledgements would jump
+//! about. A request's written lines are spread over the time that it stands for instead: from its sending to the next
+//! one's turn. Writers that nothing holds up give exactly their rates; one that waits for an answer gives less, one
+//! that gets none nothing.
 
 use std::time::Duration;
 

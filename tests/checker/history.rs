@@ -126,8 +126,9 @@ impl Request {
 
 /// The history of a topic that was deleted and created again, as it must look in the new topic.
 ///
-/// A request that was sent `margin` before the deletion belongs to the old topic whatever it was told: none of its lines may be in the new
-/// one. One that was sent before the new topic was known may have met either. The others met the new one.
+/// A request that was sent `margin` before the deletion belongs to the old topic whatever it was told: none of its
+/// lines may be in the new one. One that was sent before the new topic was known may have met either. The others met
+/// the new one.
 pub(crate) fn since_creation(requests: &mut [Request], deleted: Duration, created: Duration, margin: Duration) {
     for request in requests {
         if request.invoked + margin < deleted {

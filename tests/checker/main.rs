@@ -9,8 +9,8 @@
 //! history                        faults        signals       then: kcat ──▶ topic, compared with the history
 //! ```
 //!
-//! Writers keep for every line what HTTP told of it: written, not written, unknown. When all faults are healed and every
-//! answer is there, a client that is not ours reads the topic, and the two are compared. In reading order:
+//! Writers keep for every line what HTTP told of it: written, not written, unknown. When all faults are healed and
+//! every answer is there, a client that is not ours reads the topic, and the two are compared. In reading order:
 //!
 //! * [`history`]: what was sent and told
 //! * [`check`]: the comparison, pure
@@ -19,9 +19,10 @@
 //! * [`schedule`]: which faults, drawn from the seed
 //! * [`faults`]: how they are done
 //! * [`goodput`]: how soon it is over
-//! * [`run`], [`report`]: one run, and what it came to
+//! * [`mod@run`], [`report`]: one run, and what it came to
 //!
-//! With `--idempotence off` the run is a control: the bridge then may write twice, and the checker must see that it did.
+//! With `--idempotence off` the run is a control: the bridge then may write twice, and the checker must see that it
+//! did.
 
 mod answer;
 mod check;
@@ -45,8 +46,8 @@ use crate::{
     schedule::{Fault, Wishes},
 };
 
-/// Faults against a real bridge and a real Apache Kafka, and whether every line became what HTTP told of it. Exits with 1
-/// when a bar is missed.
+/// Faults against a real bridge and a real Apache Kafka, and whether every line became what HTTP told of it. Exits
+/// with 1 when a bar is missed.
 #[derive(Debug, Parser)]
 #[command(name = "penstock-checker")]
 struct Options {

@@ -1,6 +1,7 @@
 //! The checker at work, as often as all tests run: one schedule of short faults, and the proof that it can fail.
 //!
-//! A test target of its own, and one run at a time: three brokers, a bridge and ten writers are enough for a small machine.
+//! A test target of its own, and one run at a time: three brokers, a bridge and ten writers are enough for a small
+//! machine.
 
 use std::{
     process::Command,

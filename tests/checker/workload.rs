@@ -244,8 +244,8 @@ impl Writer {
 
     /// The body, and how many of its lines are whole.
     ///
-    /// An upload with progress is sent over its whole slot, so that faults meet it half-way, and some are given up in the
-    /// middle of a line.
+    /// An upload with progress is sent over its whole slot, so that faults meet it half-way, and some are given up in
+    /// the middle of a line.
     fn body(&mut self, form: Form, lines: &[Line], slot: Duration) -> (Body, usize) {
         let values = lines.iter().map(|line| {
             let padding = if self.random.chance(0.003) { 20_000 } else { 150 };
@@ -275,7 +275,8 @@ impl Writer {
         }
     }
 
-    /// Whoever leaves does not learn what became of the lines that were whole; the half one, and those behind it, are nobody's.
+    /// Whoever leaves does not learn what became of the lines that were whole; the half one, and those behind it, are
+    /// nobody's.
     fn settle_abandoned(&mut self, whole_lines: usize) -> Duration {
         let answered = self.start.elapsed();
         let journal = Arc::clone(&self.journal);

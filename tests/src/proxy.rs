@@ -6,8 +6,9 @@
 //! ```
 //!
 //! [`Proxy::set`] says what happens to the bytes from now on, on connections that are open as well as on new ones;
-//! [`Proxy::cut`] ends all that are open. Together they make the faults that matter to a producer: replies that are lost
-//! after the broker has acted (lose, then cut), a host that vanished (stall), one whose process is gone (refuse).
+//! [`Proxy::cut`] ends all that are open. Together they make the faults that matter to a producer: replies that are
+//! lost after the broker has acted (lose, then cut), a host that vanished (stall), one whose process is gone
+//! (refuse).
 
 use std::{io, net::Ipv4Addr, time::Duration};
 
