@@ -9,7 +9,7 @@
 //! What a peer says about sizes is never trusted. A length is checked against the bytes that are left before anything
 //! is sliced, and a count is checked against the bytes left divided by the least size of one element before anything is
 //! allocated. What is decoded can still be ten times as large as the frame, for a topic or broker without a name takes
-//! ten bytes of it; so everything that is kept is counted, and may exceed the frame by [`MAX_EXCESS`] (promise P7).
+//! ten bytes of it; so everything that is kept is counted, and may exceed the frame by `MAX_EXCESS` (promise P7).
 //!
 //! Copies: strings are copied out (they outlive the frame), byte fields ([`Reader::nullable_bytes`]) are slices of the
 //! frame.
