@@ -28,9 +28,8 @@ use crate::{
 
 /// How long a process may take to end by itself.
 const END: Duration = Duration::from_secs(60);
-/// Bytes a second of the quota, less than each broker gets otherwise. Far less would make brokers hold connections
-/// back for longer than the recovery bar after the quota is gone.
-const QUOTA: f64 = 35_000.0;
+/// Bytes a second of the quota: about half of what each broker gets otherwise.
+const QUOTA: f64 = 20_000.0;
 /// The small file system of `--full-disk`: the indexes of a few partitions and some records.
 const SMALL_DISK: &str = "size=160M";
 /// The node that has it.
@@ -96,6 +95,9 @@ impl Field {
             // Leaders come back to where they were, so that every broker leads something when a fault looks for a
             // leader.
             ("leader.imbalance.check.interval.seconds", "10"),
+            // Rates of quotas are measured over 3 s, not 11: a quota is felt soon, and brokers hold connections back for
+            // less than the recovery bar after it is gone.
+            ("quota.window.num", "3"),
         ];
         let mut proxies = Vec::new();
         let cluster = Cluster::start_behind(Version::V4_1_1, 3, &settings, |port| {

@@ -75,6 +75,7 @@ mod tests {
             connection: 0,
             partition: None,
             keyed: false,
+            abandoned: false,
             lines: vec![line; 100],
             invoked: 10 * second,
             slot: second,

@@ -101,6 +101,8 @@ pub(crate) struct Request {
     pub(crate) partition: Option<i32>,
     /// Whether its records were sent with their keys.
     pub(crate) keyed: bool,
+    /// Whether its writer left before it had sent everything.
+    pub(crate) abandoned: bool,
     /// What it brought, in order.
     pub(crate) lines: Vec<Line>,
     /// When its first byte was sent.
@@ -121,6 +123,11 @@ impl Request {
     /// How many of its lines have this outcome.
     pub(crate) fn count(&self, outcome: Outcome) -> usize {
         self.told.outcomes.iter().filter(|told| **told == outcome).count()
+    }
+
+    /// The same, none if nobody waited for the answer.
+    pub(crate) fn told(&self, outcome: Outcome) -> usize {
+        if self.abandoned { 0 } else { self.count(outcome) }
     }
 }
 

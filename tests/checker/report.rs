@@ -29,6 +29,9 @@ pub(crate) struct FaultRow {
     pub(crate) healed: Duration,
     /// For how long goodput was below 90 % of the baseline.
     pub(crate) impaired: Duration,
+    /// Lines sent from its beginning to the next one's that were told `not_written`, and `unknown` or nothing.
+    pub(crate) not_written: usize,
+    pub(crate) unknown: usize,
     /// From healing to 90 % of the baseline; `None`: not while it was looked for.
     pub(crate) recovery: Option<Duration>,
 }
@@ -67,9 +70,9 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Lines with this outcome.
+    /// Lines with this outcome, of requests whose answer somebody waited for.
     fn lines(&self, outcome: Outcome) -> usize {
-        self.requests.iter().map(|request| request.count(outcome)).sum()
+        self.requests.iter().map(|request| request.told(outcome)).sum()
     }
 
     /// The longest wait for an answer that called every line written, beyond the time that sending took.
@@ -182,6 +185,8 @@ impl Report {
                 "begun_s": seconds(row.begun),
                 "healed_s": seconds(row.healed),
                 "impaired_s": seconds(row.impaired),
+                "not_written": row.not_written,
+                "unknown": row.unknown,
                 "recovery_s": row.recovery.map(seconds),
             })
         });
@@ -217,11 +222,21 @@ impl fmt::Display for Report {
             }
         }
         writeln!(f)?;
-        writeln!(f, "{:<40} {:>12} {:>14} {:>12}", "fault", "healed after", "below 90 % for", "back after")?;
+        let heads = ["healed after", "below 90 % for", "back after", "not written", "unknown"];
+        writeln!(
+            f,
+            "{:<40} {:>12} {:>14} {:>12} {:>12} {:>12}",
+            "fault", heads[0], heads[1], heads[2], heads[3], heads[4]
+        )?;
         for row in &self.faults {
             let healed = (row.healed - row.begun).as_secs_f64();
+            let impaired = row.impaired.as_secs_f64();
             let recovery = row.recovery.map_or("not".to_owned(), |recovery| format!("{:.1} s", recovery.as_secs_f64()));
-            writeln!(f, "{:<40} {healed:>10.1} s {:>12.1} s {recovery:>12}", row.name, row.impaired.as_secs_f64())?;
+            let (name, not_written, unknown) = (&row.name, row.not_written, row.unknown);
+            writeln!(
+                f,
+                "{name:<40} {healed:>10.1} s {impaired:>12.1} s {recovery:>12} {not_written:>12} {unknown:>12}"
+            )?;
         }
         writeln!(f)?;
         let mut line = |name: &str, value: String| writeln!(f, "{name:<40} {value:>12}");

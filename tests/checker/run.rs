@@ -8,7 +8,7 @@ use crate::{
     check::{Finding, Kind, Logged, check},
     faults::Field,
     goodput::{WINDOW, goodput, impaired, recovery},
-    history::{Line, Request, since_creation},
+    history::{Line, Outcome, Request, since_creation},
     report::{FaultRow, Report},
     schedule::{self, Fault, Step, Wishes},
     workload::{Load, Workload},
@@ -72,12 +72,18 @@ pub(crate) fn run(plan: &Plan) -> Report {
 
     // Once more, now that the answers are there to what was on its way when it was looked at.
     let baseline = goodput(&loads, settled, first_fault);
+    let requests: Vec<_> = loads.iter().flat_map(Workload::requests).collect();
     for number in 0..rows.len() {
         let next = rows.get(number + 1).map_or(ended, |next: &FaultRow| next.begun);
         let row = &mut rows[number];
         // Where the next fault came before that can be seen, what was seen then counts.
         row.recovery = recovery(&loads, baseline, row.healed, next).or(row.recovery);
         row.impaired = impaired(&loads, baseline, row.begun, next);
+        let told = |outcome| {
+            let requests = requests.iter().filter(|request| row.begun <= request.invoked && request.invoked < next);
+            requests.map(|request| request.told(outcome)).sum()
+        };
+        (row.not_written, row.unknown) = (told(Outcome::NotWritten), told(Outcome::Unknown));
     }
     let (findings, lost_connections) = compare(&mut field, &loads);
     Report {
@@ -86,7 +92,7 @@ pub(crate) fn run(plan: &Plan) -> Report {
         seconds: ended.as_secs_f64(),
         baseline,
         faults: rows,
-        requests: loads.iter().flat_map(Workload::requests).collect(),
+        requests,
         lost_connections,
         peak_resident_bytes: field.peak_resident_bytes(),
         findings,
@@ -173,6 +179,8 @@ fn play(field: &mut Field, loads: &[Workload], step: &Step, baseline: f64) -> Fa
         begun,
         healed,
         impaired,
+        not_written: 0,
+        unknown: 0,
         recovery: back,
     };
     println!("{row}");

@@ -189,6 +189,7 @@ impl Writer {
             connection: self.connection,
             partition: if let Route::Partition(partition) = route { Some(partition) } else { None },
             keyed: matches!(route, Route::Keyed),
+            abandoned: matches!(body, Body::Abandoned(..)),
             told: Told::all(Outcome::Unknown, lines.len()),
             lines,
             invoked: invoked - self.start,

@@ -14,6 +14,7 @@ fn request(lines: &[Line], outcome: Outcome) -> Request {
         connection: 0,
         partition: Some(0),
         keyed: false,
+        abandoned: false,
         lines: lines.to_vec(),
         invoked: second,
         slot: second,
