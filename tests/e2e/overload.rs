@@ -13,7 +13,7 @@ use penstock_tests::{
     tools::{curl_answer, curl_command, curl_ndjson, with_input},
     unique, wire,
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::support::{assert_counts, log_lines};
 
@@ -298,7 +298,7 @@ async fn without_file_descriptors_the_listener_waits_and_recovers() {
         bridge
             .process()
             .wait_for_lines("it says so", count, END, |line| line.contains("no connection can be accepted"));
-        (std::time::Instant::now(), cpu_ticks(pid))
+        (Instant::now(), cpu_ticks(pid))
     };
     // The pauses double from 10 ms on, so ten of them are more than a second.
     let (begin, ticks) = refusals(2);

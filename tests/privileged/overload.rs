@@ -1,9 +1,6 @@
 //! More than fits: many uploads, little memory, a broker that does not answer.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use penstock_tests::{
     bridge::{Bridge, Settings},
@@ -14,7 +11,7 @@ use penstock_tests::{
     tools::kcat_read_lines,
     unique, wire,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{cgroup::MemoryGroup, support::assert_counts};
 
