@@ -66,6 +66,9 @@ struct Options {
     /// These faults and no others, in this order; repeat it or separate them by commas
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Fault>,
+    /// How long each fault is held, in seconds, in place of what is drawn
+    #[arg(long)]
+    hold: Option<u64>,
     /// Also fill up a broker's file system. Needs root: it mounts a small tmpfs
     #[arg(long)]
     full_disk: bool,
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         wishes: Wishes {
             full_disk: options.full_disk || options.only.contains(&Fault::DiskFull),
             only: options.only,
+            hold: options.hold.map(Duration::from_secs),
             quick: options.quick,
             control: options.idempotence == Switch::Off,
         },

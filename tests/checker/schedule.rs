@@ -91,6 +91,8 @@ pub(crate) struct Step {
 pub(crate) struct Wishes {
     /// These and no others, in this order, not two at once. None: as drawn.
     pub(crate) only: Vec<Fault>,
+    /// How long each is held; none: as drawn.
+    pub(crate) hold: Option<Duration>,
     /// One of each fault that is over soon, held shortly.
     pub(crate) quick: bool,
     /// Only what makes a producer without idempotence write twice.
@@ -149,7 +151,7 @@ pub(crate) fn draw(seed: u64, wishes: &Wishes, partitions: i32) -> Vec<Step> {
                 _ => random.millis(1_000..=9_000),
             };
             let place = |fault| (fault, random.below(partitions as u64) as i32);
-            Step { faults: faults.into_iter().map(place).collect(), hold }
+            Step { faults: faults.into_iter().map(place).collect(), hold: wishes.hold.unwrap_or(hold) }
         })
         .collect()
 }
