@@ -3,7 +3,7 @@
 //! A worker charges what it holds to its [`Lease`] without touching anything shared; only when the lease runs out, or
 //! holds two slabs more than it needs, does it go to the process-wide [`MemoryBudget`]. Charging never fails: whoever
 //! is about to read more asks [`Lease::has_room`] first. So the budget is overrun by what was promised and not yet
-//! charged: a slab a worker, and the growth of the batches that are open.
+//! charged: one chunk a worker, and the buffer that grew for it.
 //!
 //! ```text
 //!   0                                                   80 %            100 %
@@ -111,9 +111,11 @@ impl Lease {
 
     /// True if a chunk more may be read: then it fits into what is leased, or another slab may be.
     pub(crate) fn has_room(&self) -> bool {
-        // A byte that is free is not enough: the chunk would take another slab, and leave most of that free, for ever.
+        let (used, total) = (self.budget.used(), self.budget.0.total);
+        // What is free here was taken already. But a byte is not enough: the chunk would take another slab, and leave
+        // most of that free, for ever. So would a buffer that doubles, hence not beyond the budget.
         let free_here = self.leased.get().saturating_sub(self.held.get());
-        free_here >= CHUNK_BYTES || self.budget.used() + SLAB_BYTES <= self.budget.0.total
+        used + SLAB_BYTES <= total || (free_here >= CHUNK_BYTES && used <= total)
     }
 
     /// What one request may hold now, at the most `quota`.
@@ -150,8 +152,10 @@ impl Lease {
         let held = self.held.get().saturating_sub(bytes);
         self.held.set(held);
         let spare = self.leased.get() - held;
-        if spare >= 2 * SLAB_BYTES {
-            let back = (spare - SLAB_BYTES) / SLAB_BYTES * SLAB_BYTES;
+        // A slab is kept for what comes next, unless others wait for it.
+        let keep = if self.budget.used() > self.budget.0.total { 0 } else { SLAB_BYTES };
+        if spare >= keep + SLAB_BYTES {
+            let back = (spare - keep) / SLAB_BYTES * SLAB_BYTES;
             self.budget.0.leased.fetch_sub(back, Ordering::SeqCst);
             self.leased.set(self.leased.get() - back);
         }
@@ -260,6 +264,19 @@ mod tests {
         }
         assert!(budget.used() <= 8 * SLAB_BYTES, "{}", budget.used());
         assert!(chunks * CHUNK_BYTES > 7 * SLAB_BYTES, "{chunks}");
+    }
+
+    #[test]
+    fn buffers_that_double_end_at_the_budget_too() {
+        let budget = MemoryBudget::new(64 * SLAB_BYTES);
+        let leases = [(); 2].map(|()| Lease::new(budget.clone()));
+        let mut buffers = 0;
+        while let Some(lease) = leases.iter().find(|lease| lease.has_room()) {
+            lease.charge(SLAB_BYTES / 2 + 1_000);
+            buffers += 1;
+            assert!(buffers < 1_000, "it never ends");
+        }
+        assert!(budget.used() <= 65 * SLAB_BYTES, "{}", budget.used());
     }
 
     #[test]

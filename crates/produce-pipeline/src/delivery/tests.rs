@@ -152,6 +152,22 @@ async fn room_comes_back_when_records_are_settled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_lines_that_have_begun_fill_the_memory_one_after_the_other_reads_on() {
+    let lease = Rc::new(Lease::new(MemoryBudget::new(1 << 20)));
+    let uploads = [1, 2].map(|_| Delivery::new(lease.clone(), Duration::from_secs(30), 4 << 20, 1));
+    let mut lines = uploads.each_ref().map(|upload| upload.charge(600_000));
+    assert!(uploads.iter().all(|upload| !upload.has_room()));
+    assert_eq!(uploads[0].room().await, Ok(()), "the first that waits");
+    assert!(uploads[0].has_room(), "and it goes on");
+    let end = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        lines[0].set(0);
+    };
+    let (room, ()) = tokio::join!(uploads[1].room(), end);
+    assert_eq!(room, Ok(()), "the other when the first has ended its line");
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_room_until_the_delivery_timeout_is_an_error() {
     let d = delivery();
     d.handle_appended(101, 100, 1_000);
