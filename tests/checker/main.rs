@@ -1,5 +1,5 @@
-//! `penstock-checker`: does delivery keep its word? Three brokers of Apache Kafka, the real bridge, and everything that can
-//! happen to them, drawn from a seed.
+//! `penstock-checker`: does delivery keep its word? Three brokers of Apache Kafka, the real bridge, and everything that
+//! can happen to them, drawn from a seed.
 //!
 //! ```text
 //! writers ──HTTPS──▶ penstock ──▶ proxy 1 ──▶ broker 1 ─┐

@@ -29,8 +29,9 @@ pub(crate) struct FaultRow {
     pub(crate) healed: Duration,
     /// For how long goodput was below 90 % of the baseline.
     pub(crate) impaired: Duration,
-    /// Lines sent from its beginning to the next one's that were told `not_written`, and `unknown` or nothing.
+    /// Lines sent from its beginning to the next one's that were told `not_written`.
     pub(crate) not_written: usize,
+    /// The same of those that were told `unknown`, or nothing.
     pub(crate) unknown: usize,
     /// From healing to 90 % of the baseline; `None`: not while it was looked for.
     pub(crate) recovery: Option<Duration>,
@@ -56,16 +57,23 @@ impl fmt::Display for FaultRow {
 /// A finished run.
 #[derive(Debug)]
 pub(crate) struct Report {
+    /// What it was drawn from.
     pub(crate) seed: u64,
+    /// Off: a control.
     pub(crate) idempotence: bool,
+    /// How long the load went on.
     pub(crate) seconds: f64,
     /// Lines a second before the first fault.
     pub(crate) baseline: f64,
+    /// The steps that there was time for.
     pub(crate) faults: Vec<FaultRow>,
+    /// Of all writers.
     pub(crate) requests: Vec<Request>,
     /// Connections that ended with a request on them and no answer, other than by SIGKILL to the bridge.
     pub(crate) lost_connections: usize,
+    /// Of all the bridge's processes.
     pub(crate) peak_resident_bytes: u64,
+    /// Everything that is wrong.
     pub(crate) findings: Vec<Finding>,
 }
 
