@@ -8,6 +8,7 @@ use penstock_tests::{
     eventually,
     https::{Answer, Connection},
     kafka::Cluster,
+    shared::one_broker,
     tools::kcat_read_lines,
     unique, wire,
 };
@@ -20,29 +21,40 @@ const LIMIT: u64 = 128 * MIB;
 const PARTITIONS: i32 = 6;
 const UPLOADS: usize = 200;
 const LINES: u64 = 2 * 1024;
-const LINE_BYTES: usize = 1024;
-const CHUNK_LINES: u64 = 32;
+const SHORT: Shape = Shape { lines: LINES, line_bytes: 1024, chunk_lines: 32 };
+/// Just below the limit: most of what is held are lines that have begun.
+const LONG: Shape = Shape { lines: 3, line_bytes: 900_000, chunk_lines: 1 };
 const END: Duration = Duration::from_secs(120);
 
+/// What an upload is made of.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    lines: u64,
+    /// With the line end.
+    line_bytes: usize,
+    chunk_lines: u64,
+}
+
 /// Line `number` of upload `upload`, with its line end.
-fn line(upload: usize, number: u64) -> Vec<u8> {
+fn line(upload: usize, number: u64, bytes: usize) -> Vec<u8> {
     let mut line = format!("{{\"upload\":\"{upload:03}\",\"line\":\"{number:06}\",\"pad\":\"").into_bytes();
-    line.resize(LINE_BYTES - 3, b'x');
+    line.resize(bytes - 3, b'x');
     line.extend_from_slice(b"\"}\n");
     line
 }
 
 /// Sends every line of an upload to a partition, in chunks, and returns what it was answered.
-async fn upload(port: u16, topic: String, partition: i32, number: usize) -> Answer {
+async fn upload(port: u16, topic: String, partition: i32, number: usize, shape: Shape) -> Answer {
+    let Shape { lines, line_bytes, chunk_lines } = shape;
     let mut connection = Connection::open(port).await;
     let request = format!("POST /v1/topics/{topic}/records?partition={partition}");
     connection.begin_chunked(&request, &["Content-Type: application/x-ndjson"]).await;
     let Connection { mut writer, mut reader } = connection;
     let send = async {
-        for first in (0..LINES).step_by(CHUNK_LINES as usize) {
-            let mut chunk = format!("{:x}\r\n", CHUNK_LINES as usize * LINE_BYTES).into_bytes();
-            for at in first..first + CHUNK_LINES {
-                chunk.extend_from_slice(&line(number, at));
+        for first in (0..lines).step_by(chunk_lines as usize) {
+            let mut chunk = format!("{:x}\r\n", chunk_lines as usize * line_bytes).into_bytes();
+            for at in first..first + chunk_lines {
+                chunk.extend_from_slice(&line(number, at, line_bytes));
             }
             chunk.extend_from_slice(b"\r\n");
             // Refused uploads are answered and closed: the answer says more than the error here.
@@ -110,7 +122,7 @@ async fn two_hundred_uploads_and_a_stopped_broker_fit_into_128_mib() {
     let (mut going, mut hanging) = (Vec::new(), Vec::new());
     for number in 0..UPLOADS {
         let partition = number as i32 % PARTITIONS;
-        let upload = tokio::spawn(upload(bridge.port, topic.clone(), partition, number));
+        let upload = tokio::spawn(upload(bridge.port, topic.clone(), partition, number, SHORT));
         if leaders[partition as usize] == hung { hanging.push(upload) } else { going.push(upload) }
     }
     assert!(hanging.len() >= UPLOADS / 6 && going.len() >= UPLOADS / 6, "the partitions are spread");
@@ -150,9 +162,39 @@ async fn two_hundred_uploads_and_a_stopped_broker_fit_into_128_mib() {
             std::str::from_utf8(&value[at]).ok().and_then(|text| text.parse().ok()).expect("a line of ours")
         };
         let (upload, number) = (field(11..14) as usize, field(24..30));
-        assert_eq!(value, &line(upload, number)[..LINE_BYTES - 1], "byte for byte");
+        assert_eq!(value, &line(upload, number, SHORT.line_bytes)[..SHORT.line_bytes - 1], "byte for byte");
         assert_eq!(number, next[upload], "upload {upload}: once, and in order");
         next[upload] += 1;
     });
     assert_eq!(next, vec![LINES; UPLOADS], "every line is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_uploads_of_long_lines_fit_into_128_mib() {
+    let cluster = one_broker();
+    let topic = cluster.create_topic("longlines", PARTITIONS);
+    let group = MemoryGroup::new(LIMIT);
+    let bridge = Bridge::start_under(&group.prefix(), &Settings::new(&cluster.bootstrap()));
+    let uploads: Vec<_> = (0..UPLOADS)
+        .map(|number| tokio::spawn(upload(bridge.port, topic.clone(), number as i32 % PARTITIONS, number, LONG)))
+        .collect();
+    let mut written = 0;
+    for upload in uploads {
+        let answer = tokio::time::timeout(END, upload).await.expect("it is resolved").expect("an answer");
+        match answer.status {
+            200 => {
+                assert_counts(&answer.json(), LONG.lines, LONG.lines, 0, 0);
+                written += 1;
+            }
+            // They do not all fit at once: some are refused.
+            _ => assert_eq!(answer.expect(503).json()["error_code"], 50301),
+        }
+    }
+    assert!(written >= UPLOADS / 10, "only {written} were written");
+    assert_eq!(group.oom_kills(), 0);
+    eprintln!(
+        "128 MiB, long lines: {written} of {UPLOADS} written, {} MiB charged at most, {} MiB resident at most",
+        group.peak_bytes() / MIB,
+        bridge.peak_resident_bytes() / MIB
+    );
 }
