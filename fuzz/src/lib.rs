@@ -2,7 +2,9 @@
 //! what is in `seeds/`.
 
 pub mod connection;
+pub mod content_encoding;
 pub mod json_pointer;
 pub mod ndjson;
+pub mod proxy_protocol;
 pub mod record_batch;
 pub mod responses;

@@ -38,3 +38,13 @@ fn ndjson() {
 fn json_pointer() {
     replay("json_pointer", penstock_fuzz::json_pointer::run);
 }
+
+#[test]
+fn proxy_protocol() {
+    replay("proxy_protocol", penstock_fuzz::proxy_protocol::run);
+}
+
+#[test]
+fn content_encoding() {
+    replay("content_encoding", penstock_fuzz::content_encoding::run);
+}
