@@ -58,6 +58,27 @@ pub(crate) fn put(out: &mut [u8], at: usize, zigzagged: u64) -> usize {
     }
 }
 
+/// The same into an array, for varints of which it is known that they end in it.
+#[inline]
+pub(crate) fn put_in<const N: usize>(out: &mut [u8; N], at: usize, zigzagged: u64) -> usize {
+    // The remainders are no-ops that spare the checks: `at` is below N wherever the varint ends in time.
+    if zigzagged < 1 << 7 {
+        out[at % N] = zigzagged as u8;
+        at + 1
+    } else if zigzagged < 1 << 14 {
+        out[at % N] = zigzagged as u8 | 0x80;
+        out[(at + 1) % N] = (zigzagged >> 7) as u8;
+        at + 2
+    } else if zigzagged < 1 << 21 {
+        out[at % N] = zigzagged as u8 | 0x80;
+        out[(at + 1) % N] = (zigzagged >> 7) as u8 | 0x80;
+        out[(at + 2) % N] = (zigzagged >> 14) as u8;
+        at + 3
+    } else {
+        put_long(out, at, zigzagged)
+    }
+}
+
 #[inline(never)]
 fn put_long(out: &mut [u8], mut at: usize, mut zigzagged: u64) -> usize {
     while zigzagged >= 1 << 7 {

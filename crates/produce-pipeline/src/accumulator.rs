@@ -364,31 +364,34 @@ impl Accumulator {
         topic.sticky.current()
     }
 
-    /// Frames `record` into the partition's open batch. `Err(Full)`, with nothing done, if it does not fit: the caller
-    /// adds its run of lines, [closes](Self::close) the batch and tries again.
-    #[inline]
-    pub(crate) fn append(
-        &mut self,
-        id: PartitionId,
-        record: Record<'_>,
-        timeout: Duration,
-        now: impl FnOnce() -> Instant,
-    ) -> Result<usize, Full> {
+    /// Sees that the partition has an open batch for records with this delivery timeout. False, with nothing done, if
+    /// the one that is open is for others.
+    pub(crate) fn open(&mut self, id: PartitionId, timeout: Duration, now: Instant) -> bool {
         let topic = self.topics[id.topic].as_mut().expect("a handle keeps its topic");
         let partition = &mut topic.partitions[id.index];
-        let open = match &mut partition.open {
-            Some(open) => {
-                let fits = open.builder.len() + record.framed_bound() <= topic.batch_bytes && open.timeout == timeout;
-                if !fits && !open.builder.is_empty() {
-                    return Err(Full);
-                }
-                open
+        match &partition.open {
+            Some(open) => open.timeout == timeout,
+            None => {
+                partition.open = Some(Open::new(self.pool.take(partition.large), now, timeout));
+                true
             }
-            none => none.insert(Open::new(self.pool.take(partition.large), now(), timeout)),
-        };
-        let before = open.builder.len();
-        open.builder.append(record);
-        Ok(open.builder.len() - before)
+        }
+    }
+
+    /// Frames `record` into the open batch. False, with nothing done, if it does not fit: the caller adds its run of
+    /// lines, [closes](Self::close) the batch and opens another. A batch takes its first record whatever its size.
+    #[inline(always)]
+    pub(crate) fn append(&mut self, id: PartitionId, record: Record<'_>) -> bool {
+        let topic = self.topics[id.topic].as_mut().expect("a handle keeps its topic");
+        let Some(open) = &mut topic.partitions[id.index].open else { return false };
+        let limit = if open.builder.is_empty() { usize::MAX } else { topic.batch_bytes };
+        open.builder.try_append(record, limit)
+    }
+
+    /// Records and bytes in the open batch.
+    pub(crate) fn open_size(&self, id: PartitionId) -> (u32, usize) {
+        let topic = self.topics[id.topic].as_ref().expect("a handle keeps its topic");
+        topic.partitions[id.index].open.as_ref().map_or((0, 0), |open| (open.builder.count(), open.builder.len()))
     }
 
     /// The records appended last to the partition's open batch are these lines.
@@ -560,10 +563,6 @@ impl Accumulator {
         }
     }
 }
-
-/// The record does not fit into the open batch.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
 
 #[cfg(test)]
 mod tests;

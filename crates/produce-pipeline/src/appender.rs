@@ -1,6 +1,6 @@
 //! A chunk's lines on their way into batches.
 
-use crate::accumulator::{Accumulator, Full, PartitionId};
+use crate::accumulator::{Accumulator, PartitionId};
 use crate::delivery::{Delivery, Range};
 use crate::outcome::Cause;
 use crate::partitioner::partition_for_key;
@@ -33,23 +33,36 @@ pub struct Appender<'a> {
     /// The topic still takes records.
     live: bool,
     partitions: u32,
-    /// Where unkeyed records go.
-    sticky: Option<usize>,
+    /// Where unkeyed records go; [`NOWHERE`] until the first of them.
+    sticky: usize,
+    /// The line after the last run.
     next_line: u64,
     records: u64,
     bytes: usize,
     sticky_bytes: usize,
-    /// Lines appended to one partition without a gap, not yet in its batch's ranges.
     run: Run,
     touched: Vec<usize>,
 }
 
-#[derive(Default)]
+/// No partition.
+const NOWHERE: usize = usize::MAX;
+/// No partition, and another one.
+const NO_RUN: usize = usize::MAX - 1;
+
+/// Lines appended to one partition without a gap, not yet in its batch's ranges. How many there are, its open batch
+/// knows: nothing is counted per record.
 struct Run {
+    /// [`NO_RUN`] between two runs.
     partition: usize,
-    first_line: u64,
+    /// They are all unkeyed.
+    sticky: bool,
+    /// What the batch had before them.
     count: u32,
-    bytes: u32,
+    bytes: usize,
+}
+
+impl Run {
+    const NONE: Self = Self { partition: NO_RUN, sticky: false, count: 0, bytes: 0 };
 }
 
 impl<'a> Appender<'a> {
@@ -64,12 +77,12 @@ impl<'a> Appender<'a> {
         Self {
             live: acc.takes_records(slot),
             partitions: acc.partition_count(slot) as u32,
-            sticky: None,
+            sticky: NOWHERE,
             next_line: delivery.next_line(),
             records: 0,
             bytes: 0,
             sticky_bytes: 0,
-            run: Run::default(),
+            run: Run::NONE,
             touched: acc.touched_scratch(),
             acc,
             shell,
@@ -84,77 +97,92 @@ impl<'a> Appender<'a> {
     ///
     /// # Panics
     /// If a given partition is not below the topic's partition count, or the topic has no partition.
-    #[inline]
+    #[inline(always)]
     pub fn append(&mut self, target: Target<'_>, value: Option<&[u8]>) {
-        let line = self.next_line;
-        self.next_line += 1;
-        if !self.live {
-            self.delivery.handle_refused(line, Cause::TopicGone);
-            return;
-        }
-        let (mut partition, key) = match target {
-            Target::Any => (self.sticky(), None),
+        let (partition, key) = match target {
+            Target::Any => (self.sticky, None),
             Target::Key(key) => (partition_for_key(key, self.partitions) as usize, Some(key)),
             Target::Partition(partition, key) => (partition as usize, key),
         };
         let record = Record { timestamp: self.timestamp, key, value, headers: self.headers };
-        let framed = loop {
-            if self.run.count > 0 && (self.run.partition != partition || self.next_in_run() != line) {
-                self.end_run();
+        // Most lines go where the one before them went.
+        if partition == self.run.partition
+            && matches!(target, Target::Any) == self.run.sticky
+            && self.acc.append(PartitionId { topic: self.slot, index: partition }, record)
+        {
+            return;
+        }
+        self.begin_run(target, record);
+    }
+
+    /// Appends the first record of a run.
+    #[inline(never)]
+    fn begin_run(&mut self, target: Target<'_>, record: Record<'_>) {
+        self.end_run();
+        if !self.live {
+            self.refuse_line(Cause::TopicGone);
+            return;
+        }
+        let sticky = matches!(target, Target::Any);
+        let mut partition = match target {
+            Target::Any => {
+                if self.sticky == NOWHERE {
+                    self.sticky = self.acc.sticky(self.slot, Instant::now());
+                }
+                self.sticky
             }
+            Target::Key(key) => partition_for_key(key, self.partitions) as usize,
+            Target::Partition(partition, _) => partition as usize,
+        };
+        loop {
             let id = PartitionId { topic: self.slot, index: partition };
-            match self.acc.append(id, record, self.delivery.timeout(), Instant::now) {
-                Ok(framed) => break framed,
-                Err(Full) => {
-                    self.end_run();
-                    self.acc.close(id);
-                    self.touch(partition);
-                    if matches!(target, Target::Any) {
-                        partition = self.acc.switch_sticky(self.slot, Instant::now());
-                        self.sticky = Some(partition);
-                        self.sticky_bytes = 0;
-                    }
+            if self.acc.open(id, self.delivery.timeout(), Instant::now()) {
+                let (count, bytes) = self.acc.open_size(id);
+                if self.acc.append(id, record) {
+                    self.run = Run { partition, sticky, count, bytes };
+                    return;
                 }
             }
-        };
-        if self.run.count == 0 {
-            self.run = Run { partition, first_line: line, count: 0, bytes: 0 };
-        }
-        self.run.count += 1;
-        self.run.bytes += framed as u32;
-        self.records += 1;
-        self.bytes += framed;
-        if matches!(target, Target::Any) {
-            self.sticky_bytes += framed;
+            self.acc.close(id);
+            self.touch(partition);
+            if sticky {
+                partition = self.acc.switch_sticky(self.slot, Instant::now());
+                self.sticky = partition;
+                self.sticky_bytes = 0;
+            }
         }
     }
 
     /// The next line is empty: it counts as a line, and nothing is written.
     pub fn skip_line(&mut self) {
+        self.end_run();
         self.next_line += 1;
     }
 
     /// The next line is refused by the caller: `not_written` for this reason. The others go on.
     pub fn refuse_line(&mut self, cause: Cause) {
+        self.end_run();
         self.delivery.handle_refused(self.next_line, cause);
         self.next_line += 1;
     }
 
-    fn sticky(&mut self) -> usize {
-        *self.sticky.get_or_insert_with(|| self.acc.sticky(self.slot, Instant::now()))
-    }
-
-    fn next_in_run(&self) -> u64 {
-        self.run.first_line + u64::from(self.run.count)
-    }
-
     fn end_run(&mut self) {
-        let Run { partition, first_line, count, bytes } = std::mem::take(&mut self.run);
-        if count > 0 {
-            let range = Range { delivery: self.delivery.clone(), first_line, count, bytes };
-            self.acc.add_range(PartitionId { topic: self.slot, index: partition }, range);
-            self.touch(partition);
+        let run = std::mem::replace(&mut self.run, Run::NONE);
+        if run.partition == NO_RUN {
+            return;
         }
+        let id = PartitionId { topic: self.slot, index: run.partition };
+        let (count, len) = self.acc.open_size(id);
+        let (count, bytes) = (count - run.count, len - run.bytes);
+        let range = Range { delivery: self.delivery.clone(), first_line: self.next_line, count, bytes: bytes as u32 };
+        self.next_line += u64::from(count);
+        self.records += u64::from(count);
+        self.bytes += bytes;
+        if run.sticky {
+            self.sticky_bytes += bytes;
+        }
+        self.acc.add_range(id, range);
+        self.touch(run.partition);
     }
 
     fn touch(&mut self, partition: usize) {

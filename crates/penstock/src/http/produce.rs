@@ -78,10 +78,7 @@ pub(crate) async fn tombstone(context: &Rc<Context>, name: &str, request: Reques
         if !body.is_over() {
             return Err(ApiError::bad_request("a tombstone has no body"));
         }
-        let target = match params.partition {
-            Some(partition) => Target::Partition(partition, Some(key)),
-            None => Target::Key(key),
-        };
+        let target = target(params.partition, Some(key));
         let delivery = context.pipeline.delivery(params.timeout, 1);
         delivery.room().await.map_err(|cause| ApiError::of_cause(Outcome::NotWritten, &cause))?;
         let timestamp = params.timestamp.unwrap_or_else(now_ms);
@@ -173,12 +170,8 @@ async fn single_record(
         Ok(value) => value,
         Err(error) => return respond::error(&error),
     };
-    let target = match (&params.key, params.partition) {
-        (Key::Fixed(key), None) => Target::Key(key),
-        (Key::Fixed(key), Some(partition)) => Target::Partition(partition, Some(key)),
-        (_, Some(partition)) => Target::Partition(partition, None),
-        (_, None) => Target::Any,
-    };
+    let key = if let Key::Fixed(key) = &params.key { Some(key.as_slice()) } else { None };
+    let target = target(params.partition, key);
     let timestamp = params.timestamp.unwrap_or_else(now_ms);
     topic.appender(&delivery, timestamp, &params.headers).append(target, Some(value.as_deref().unwrap_or(&held.bytes)));
     drop((value, held));
@@ -439,6 +432,8 @@ impl Lines {
 struct Sink<'a> {
     appender: Appender<'a>,
     params: &'a ProduceParams,
+    /// Where all lines go, if nothing has to be looked for in any of them.
+    target: Option<Target<'a>>,
     key: &'a mut Vec<u8>,
     too_long: &'a Cause,
     refused: u64,
@@ -454,12 +449,28 @@ impl<'a> Sink<'a> {
     ) -> Self {
         // One clock read a chunk.
         let timestamp = params.timestamp.unwrap_or_else(now_ms);
-        Self { appender: topic.appender(delivery, timestamp, &params.headers), params, key, too_long, refused: 0 }
+        let target = match &params.key {
+            _ if params.validate => None,
+            Key::None => Some(target(params.partition, None)),
+            Key::Fixed(key) => Some(target(params.partition, Some(key))),
+            Key::Pointer { .. } => None,
+        };
+        let appender = topic.appender(delivery, timestamp, &params.headers);
+        Self { appender, params, target, key, too_long, refused: 0 }
     }
 
     fn refuse(&mut self, code: u32, message: &Arc<str>) {
         self.refused += 1;
         self.appender.refuse_line(Cause::Refused { code, message: message.clone() });
+    }
+}
+
+/// Where a record goes that has this partition or key, or neither.
+fn target(partition: Option<i32>, key: Option<&[u8]>) -> Target<'_> {
+    match (partition, key) {
+        (None, None) => Target::Any,
+        (None, Some(key)) => Target::Key(key),
+        (Some(partition), key) => Target::Partition(partition, key),
     }
 }
 
@@ -476,6 +487,25 @@ fn json_problem(line: &[u8]) -> Option<String> {
 impl LineSink for Sink<'_> {
     #[inline]
     fn line(&mut self, line: &[u8]) {
+        match self.target {
+            Some(target) => self.appender.append(target, Some(line)),
+            None => self.looked_at(line),
+        }
+    }
+
+    fn empty_line(&mut self) {
+        self.appender.skip_line();
+    }
+
+    fn long_line(&mut self) {
+        self.refused += 1;
+        self.appender.refuse_line(self.too_long.clone());
+    }
+}
+
+impl Sink<'_> {
+    /// A line that has a key in it, or must be JSON.
+    fn looked_at(&mut self, line: &[u8]) {
         let params = self.params;
         if params.validate
             && let Some(problem) = json_problem(line)
@@ -494,21 +524,7 @@ impl LineSink for Sink<'_> {
                 }
             },
         };
-        let target = match (params.partition, key) {
-            (None, None) => Target::Any,
-            (None, Some(key)) => Target::Key(key),
-            (Some(partition), key) => Target::Partition(partition, key),
-        };
-        self.appender.append(target, Some(line));
-    }
-
-    fn empty_line(&mut self) {
-        self.appender.skip_line();
-    }
-
-    fn long_line(&mut self) {
-        self.refused += 1;
-        self.appender.refuse_line(self.too_long.clone());
+        self.appender.append(target(params.partition, key), Some(line));
     }
 }
 

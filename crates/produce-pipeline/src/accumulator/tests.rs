@@ -54,13 +54,17 @@ impl Bench {
         let record = Record { timestamp: 5, key: None, value: Some(value), headers: HeaderBlock::none() };
         let line = self.delivery.next_line();
         let timeout = self.delivery.timeout();
-        let bytes = match self.acc.append(id, record, timeout, || self.now) {
-            Ok(bytes) => bytes,
-            Err(Full) => {
-                self.acc.close(id);
-                self.acc.append(id, record, timeout, || self.now).expect("an empty batch takes any record")
-            }
+        let mut before = 0;
+        let appended = |acc: &mut Accumulator, before: &mut usize| {
+            let open = acc.open(id, timeout, self.now);
+            *before = acc.open_size(id).1;
+            open && acc.append(id, record)
         };
+        if !appended(&mut self.acc, &mut before) {
+            self.acc.close(id);
+            assert!(appended(&mut self.acc, &mut before), "an empty batch takes any record");
+        }
+        let bytes = self.acc.open_size(id).1 - before;
         let range = Range { delivery: self.delivery.clone(), first_line: line, count: 1, bytes: bytes as u32 };
         self.acc.add_range(id, range);
         self.acc.touch(id);
