@@ -3,6 +3,7 @@
 
 pub mod connection;
 pub mod content_encoding;
+pub mod http1;
 pub mod json_pointer;
 pub mod ndjson;
 pub mod proxy_protocol;

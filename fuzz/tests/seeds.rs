@@ -35,6 +35,11 @@ fn ndjson() {
 }
 
 #[test]
+fn http1() {
+    replay("http1", penstock_fuzz::http1::run);
+}
+
+#[test]
 fn json_pointer() {
     replay("json_pointer", penstock_fuzz::json_pointer::run);
 }
