@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use kafka_client::messages::{
     ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, FetchRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, Request, decode_answer,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, Request, SaslAuthenticateRequest,
+    SaslHandshakeRequest, decode_answer,
 };
 
 /// The first byte says to which request, the second at which version; the rest is the answer. No bytes make a decoder panic
@@ -11,7 +12,7 @@ use kafka_client::messages::{
 pub fn run(data: &[u8]) {
     let [api, version, answer @ ..] = data else { return };
     let answer = Bytes::copy_from_slice(answer);
-    match api % 9 {
+    match api % 11 {
         0 => decode::<ApiVersionsRequest>(*version, answer),
         1 => decode::<MetadataRequest>(*version, answer),
         2 => decode::<InitProducerIdRequest>(*version, answer),
@@ -20,7 +21,9 @@ pub fn run(data: &[u8]) {
         5 => decode::<ListOffsetsRequest>(*version, answer),
         6 => decode::<CreateTopicsRequest>(*version, answer),
         7 => decode::<DeleteTopicsRequest>(*version, answer),
-        _ => decode::<DescribeConfigsRequest>(*version, answer),
+        8 => decode::<DescribeConfigsRequest>(*version, answer),
+        9 => decode::<SaslHandshakeRequest>(*version, answer),
+        _ => decode::<SaslAuthenticateRequest>(*version, answer),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use brokers::{Brokers, backoff, lock};
-use refresh::{Asks, FIRST_LIMIT};
+use refresh::{Asks, first_limit};
 use std::{
     collections::HashMap,
     sync::{
@@ -329,7 +329,8 @@ struct Retry {
 impl Retry {
     /// For the next attempt, where another broker may do as well: doubled by each failure.
     fn limit(&self) -> Duration {
-        FIRST_LIMIT.saturating_mul(1 << self.failures.min(6)).min(self.core.config().request_timeout)
+        let config = self.core.config();
+        first_limit(config).saturating_mul(1 << self.failures.min(6)).min(config.request_timeout)
     }
 
     /// Waits, or gives `error` back if a retry cannot help or there is no time left.

@@ -1,6 +1,6 @@
 //! The client's settings.
 
-use crate::Connector;
+use crate::{Connector, sasl::Sasl};
 use std::{sync::Arc, time::Duration};
 
 /// The client's settings. The defaults are right for production except for `bootstrap_servers`.
@@ -15,6 +15,16 @@ pub struct Config {
     pub rack: Option<String>,
     /// TLS to the brokers; `None`: plaintext. Default: `None`.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// How every connection logs in; `None`: not at all. Default: `None`.
+    pub sasl: Option<Sasl>,
+    /// Before the first login at a broker: a pause of random length, at most this long, so that a fleet that starts
+    /// together does not log in together (MSK takes 100 new connections a second and broker, 4 on its smallest ones).
+    /// Default 1 s.
+    pub login_jitter: Duration,
+    /// Pause after the first failed login at a broker; doubled by each further one, with jitter. Default 1 s.
+    pub login_backoff: Duration,
+    /// Bound of that pause. Default 15 s.
+    pub login_backoff_max: Duration,
     /// Another transport instead of TCP with `tls`; tests put theirs here. Default: `None`.
     pub connector: Option<Arc<dyn Connector>>,
     /// Limit for opening a connection to one resolved address, TLS handshake included. Default 10 s, as Java's.
@@ -40,6 +50,10 @@ impl Default for Config {
             client_id: "penstock".to_owned(),
             rack: None,
             tls: None,
+            sasl: None,
+            login_jitter: Duration::from_secs(1),
+            login_backoff: Duration::from_secs(1),
+            login_backoff_max: Duration::from_secs(15),
             connector: None,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),

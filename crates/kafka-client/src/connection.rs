@@ -16,11 +16,14 @@
 //! says is a doubt about the framing of everything behind it, so it ends the connection at once, and every waiter gets
 //! an error that tells whether a byte of its request may have reached the broker.
 //!
+//! Where a broker bounds sessions, the driver also logs in again before they end: see [`login`].
+//!
 //! Nothing bounds the queue here: each entry has a caller that waits for it, and it is the callers who hold the memory
 //! budget.
 
 mod driver;
 mod handshake;
+mod login;
 
 use crate::{
     Error,
@@ -29,6 +32,8 @@ use crate::{
 };
 use bytes::Bytes;
 use driver::Driver;
+pub(crate) use login::Login;
+use login::Renewal;
 use std::{
     fmt,
     future::Future,
@@ -149,12 +154,14 @@ pub(crate) struct Traffic {
     pub(crate) connect_failures: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
+    /// Logins that were repeated in place.
+    pub(crate) renewals: AtomicU64,
 }
 
 /// The way to a driver: what a connection is before versions are agreed on.
 #[derive(Debug, Clone)]
 struct Channel {
-    queue: mpsc::UnboundedSender<Outgoing>,
+    queue: mpsc::UnboundedSender<Queued>,
     shared: Arc<Shared>,
 }
 
@@ -210,7 +217,7 @@ impl Channel {
                 then: Box::new(TypedAnswer::<R> { version, answer }),
             },
         };
-        if let Err(mpsc::error::SendError(outgoing)) = self.queue.send(outgoing) {
+        if let Err(mpsc::error::SendError(Queued::Request(outgoing))) = self.queue.send(Queued::Request(outgoing)) {
             outgoing
                 .waiter
                 .then
@@ -222,6 +229,13 @@ impl Channel {
 
 /// How much longer than the broker's own limit to wait for its answer.
 const BROKER_WAIT_MARGIN: Duration = Duration::from_secs(5);
+
+/// What a driver is told.
+enum Queued {
+    Request(Outgoing),
+    /// The connection is logged in, and this is how it stays so.
+    Renewal(Renewal),
+}
 
 /// A frame and who waits for its answer.
 struct Outgoing {

@@ -15,6 +15,15 @@ pub enum Error {
         /// The cause of the last address tried.
         source: Arc<io::Error>,
     },
+    /// The broker does not let us in, or there are no credentials to show to it. No request was sent. May pass: passwords
+    /// and tokens are asked for anew at each try.
+    #[error("cannot log in by {mechanism}: {reason}")]
+    Authentication {
+        /// The SASL mechanism.
+        mechanism: &'static str,
+        /// The cause, without secrets.
+        reason: Arc<str>,
+    },
     /// The connection ended before the answer: closed by the peer, reset, or closed here because of another call's
     /// fault.
     #[error("disconnected: {reason}")]
@@ -73,7 +82,11 @@ impl Error {
         match self {
             Self::Disconnected { maybe_sent, .. } | Self::TimedOut { maybe_sent, .. } => *maybe_sent,
             Self::Malformed { .. } | Self::Broker { .. } | Self::ShutDown => true,
-            Self::Connect { .. } | Self::Unsupported { .. } | Self::InvalidRequest(_) | Self::NoBroker(_) => false,
+            Self::Connect { .. }
+            | Self::Authentication { .. }
+            | Self::Unsupported { .. }
+            | Self::InvalidRequest(_)
+            | Self::NoBroker(_) => false,
         }
     }
 
@@ -88,7 +101,11 @@ impl Error {
     /// Whether the same call may succeed later.
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Disconnected { .. } | Self::TimedOut { .. } | Self::NoBroker(_) => true,
+            Self::Connect { .. }
+            | Self::Authentication { .. }
+            | Self::Disconnected { .. }
+            | Self::TimedOut { .. }
+            | Self::NoBroker(_) => true,
             Self::Broker { code, .. } => code.is_retriable(),
             Self::Malformed { .. } | Self::Unsupported { .. } | Self::InvalidRequest(_) | Self::ShutDown => false,
         }
@@ -103,7 +120,7 @@ impl Error {
             | Self::Malformed { .. }
             | Self::NoBroker(_) => true,
             Self::Broker { code, .. } => code.invalidates_metadata(),
-            Self::Unsupported { .. } | Self::InvalidRequest(_) | Self::ShutDown => false,
+            Self::Authentication { .. } | Self::Unsupported { .. } | Self::InvalidRequest(_) | Self::ShutDown => false,
         }
     }
 

@@ -4,6 +4,7 @@
 //!
 //! - [`wire`]: the primitive types, bounds-checked;
 //! - [`messages`]: one API a file, each message a plain struct;
+//! - [`sasl`]: logging in, each mechanism a pure state machine;
 //! - `transport`: TCP and TLS, or a test's own byte streams;
 //! - `connection`: one pipelined connection, its driver task and its handshake;
 //! - `metadata`: the snapshot of the cluster, and the pure rules by which an answer changes it;
@@ -23,6 +24,7 @@ mod error_code;
 pub mod messages;
 mod metadata;
 mod names;
+pub mod sasl;
 mod transport;
 pub mod wire;
 

@@ -15,6 +15,7 @@ mod init_producer_id;
 mod list_offsets;
 mod metadata;
 mod produce;
+mod sasl;
 mod topics;
 
 pub use api_versions::{ApiRange, ApiVersionsRequest, ApiVersionsResponse};
@@ -26,6 +27,7 @@ pub use metadata::{MetadataRequest, MetadataResponse, PartitionMetadata, TopicMe
 pub use produce::{
     ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopic, ProduceTopicResponse,
 };
+pub use sasl::{SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse};
 pub use topics::{CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, TopicResult};
 
 use crate::wire::{DecodeError, Decoded, Reader, TooLong, Writer};

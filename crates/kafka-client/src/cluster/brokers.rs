@@ -11,7 +11,8 @@
 
 use crate::{
     Broker, Config, Connection, Connector, Error,
-    connection::{Settings, Traffic},
+    connection::{Login, Settings, Traffic},
+    sasl::Sasl,
     transport::TcpConnector,
 };
 use std::{
@@ -23,7 +24,7 @@ use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 /// Most connections per broker for requests that the broker may hold.
@@ -36,6 +37,7 @@ const SUSPECT: Duration = Duration::from_secs(30);
 pub(super) struct Brokers {
     pub(super) config: Arc<Config>,
     connector: Arc<dyn Connector>,
+    sasl: Option<Arc<Sasl>>,
     client_id: Arc<str>,
     runtime: Handle,
     nodes: Mutex<HashMap<i32, Arc<Node>>>,
@@ -87,8 +89,10 @@ pub struct BrokerStats {
     pub open: usize,
     /// Connections that were established.
     pub connects: u64,
-    /// Attempts that failed: name resolution, TCP, TLS, version negotiation.
+    /// Attempts that failed: name resolution, TCP, TLS, version negotiation, login.
     pub connect_failures: u64,
+    /// Logins that were repeated in place before their session ended.
+    pub renewals: u64,
     /// Bytes written to the broker, before TLS.
     pub bytes_out: u64,
     /// Bytes read from the broker, after TLS.
@@ -130,6 +134,7 @@ impl Brokers {
             .unwrap_or_else(|| Arc::new(TcpConnector::new(config.tls.clone(), config.connect_timeout)));
         Self {
             connector,
+            sasl: config.sasl.clone().map(Arc::new),
             client_id: config.client_id.as_str().into(),
             config: Arc::new(config),
             runtime: Handle::current(),
@@ -169,8 +174,11 @@ impl Brokers {
             Err(error) => {
                 tracing::debug!(broker = broker.id, %error, "cannot connect");
                 health.failures += 1;
-                let pause =
-                    backoff(self.config.reconnect_backoff, self.config.reconnect_backoff_max, health.failures - 1);
+                let (first, max) = match error {
+                    Error::Authentication { .. } => (self.config.login_backoff, self.config.login_backoff_max),
+                    _ => (self.config.reconnect_backoff, self.config.reconnect_backoff_max),
+                };
+                let pause = backoff(first, max, health.failures - 1);
                 health.not_before = Some(Instant::now() + pause);
             }
         }
@@ -195,9 +203,20 @@ impl Brokers {
         };
         let limit = self.config.connect_timeout;
         let result = async {
+            // Before the connection: a broker need not wait for a token server.
+            let exchange = match &self.sasl {
+                Some(sasl) => {
+                    if traffic.connects.load(Relaxed) == 0 {
+                        sleep(self.config.login_jitter.mul_f64(fastrand::f64())).await;
+                    }
+                    let login = Login { sasl: sasl.clone(), host: host.into(), limit: self.config.request_timeout };
+                    Some(login.begin().await?)
+                }
+                None => None,
+            };
             let io = self.connector.connect(host, port).await;
             let io = io.map_err(connect_error)?;
-            timeout(limit, Connection::open(io, settings))
+            timeout(limit, Connection::open(io, settings, exchange))
                 .await
                 .map_err(|_| connect_error(std::io::ErrorKind::TimedOut.into()))?
         }
@@ -310,6 +329,7 @@ impl Brokers {
             open: traffic.open.load(Relaxed),
             connects: traffic.connects.load(Relaxed),
             connect_failures: traffic.connect_failures.load(Relaxed),
+            renewals: traffic.renewals.load(Relaxed),
             bytes_out: traffic.bytes_out.load(Relaxed),
             bytes_in: traffic.bytes_in.load(Relaxed),
         };

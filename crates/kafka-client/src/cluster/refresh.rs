@@ -12,7 +12,7 @@ use super::{
     brokers::{backoff, lock},
 };
 use crate::{
-    Connection, Error, ErrorCode, TopicInfo,
+    Config, Connection, Error, ErrorCode, TopicInfo,
     messages::{MetadataRequest, MetadataResponse, Request},
     metadata::{self, Verdict},
     transport::parse_address,
@@ -42,7 +42,14 @@ const MAX_UNKNOWN: usize = 4096;
 const MAX_UNUSED: Duration = Duration::from_mins(10);
 /// A broker's time to connect and answer where another may do as well, at first; doubled by each round in which nobody
 /// answered.
-pub(super) const FIRST_LIMIT: Duration = Duration::from_secs(1);
+const FIRST_LIMIT: Duration = Duration::from_secs(1);
+/// The same where brokers want a login, which may have to fetch its credentials first.
+const FIRST_LOGIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// What applies to these settings.
+pub(super) fn first_limit(config: &Config) -> Duration {
+    if config.sasl.is_some() { FIRST_LOGIN_LIMIT } else { FIRST_LIMIT }
+}
 
 /// How long a bootstrap server may take before the next one is asked too.
 const STAGGER: Duration = Duration::from_secs(1);
@@ -197,7 +204,11 @@ impl Refresher {
             }
             Err(error) => {
                 let config = self.core.config();
-                let pause = backoff(config.reconnect_backoff, config.reconnect_backoff_max, self.failed_rounds);
+                let (first, max) = match error {
+                    Error::Authentication { .. } => (config.login_backoff, config.login_backoff_max),
+                    _ => (config.reconnect_backoff, config.reconnect_backoff_max),
+                };
+                let pause = backoff(first, max, self.failed_rounds);
                 if self.failed_rounds == 0 {
                     tracing::warn!(%error, "no broker answers; asking on");
                 }
@@ -245,7 +256,8 @@ impl Refresher {
     async fn ask(&mut self, question: &Question) -> Result<MetadataResponse, Error> {
         let core = self.core.clone();
         let request = MetadataRequest { topics: Some(question.names.iter().cloned().collect()) };
-        let limit = FIRST_LIMIT.saturating_mul(1 << self.failed_rounds.min(6)).min(core.config().request_timeout);
+        let config = core.config();
+        let limit = first_limit(config).saturating_mul(1 << self.failed_rounds.min(6)).min(config.request_timeout);
         let avoid = self.last_asked.filter(|_| question.confirms);
         let mut failure = Error::NoBroker("no bootstrap server is configured");
         let known = core.metadata();

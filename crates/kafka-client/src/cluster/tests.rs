@@ -5,6 +5,7 @@ use crate::{ProducePartition, ProduceRequest, ProduceTopic};
 use bytes::Bytes;
 use krafka::testing::{ApiKey, FakeBroker};
 
+mod login;
 mod lost;
 
 /// A batch of one record, `hello`, without producer id; captured from a Kafka 4.1 producer's own layout.

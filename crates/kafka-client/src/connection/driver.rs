@@ -1,6 +1,9 @@
 //! The task that owns a connection's socket.
 
-use super::{Outgoing, Shared, Waiter};
+use super::{
+    Channel, Outgoing, Queued, Shared, Waiter,
+    login::{Renewal, Renewed},
+};
 use crate::{Error, transport::Io};
 use bytes::{Buf, Bytes, BytesMut};
 use std::{
@@ -31,7 +34,7 @@ const MAX_IDLE: Duration = Duration::from_mins(9);
 /// Owns the socket, the frames to write and the waiters.
 pub(super) struct Driver {
     io: Box<dyn Io>,
-    requests: mpsc::UnboundedReceiver<Outgoing>,
+    requests: mpsc::UnboundedReceiver<Queued>,
     /// All handles are gone: finish what is under way, then close.
     finishing: bool,
     /// Frames to write, the first one perhaps begun.
@@ -42,6 +45,8 @@ pub(super) struct Driver {
     in_flight: VecDeque<InFlight>,
     /// Bytes read, at most one incomplete frame.
     input: BytesMut,
+    /// How the session is kept alive; `None`: it has no end.
+    renewal: Option<Renewal>,
     /// The end of the throttling (KIP-219), also told to the handles through `shared`.
     throttled_until: Option<Instant>,
     /// The last time that a frame was queued or read.
@@ -58,6 +63,18 @@ struct Frame {
     /// Moves on to `in_flight` with the first byte.
     waiter: Option<Waiter>,
     queued: Instant,
+    /// Belongs to a login: goes out while requests wait.
+    login: bool,
+}
+
+impl Frame {
+    fn new(Outgoing { frame, waiter }: Outgoing, queued: Instant, login: bool) -> Self {
+        Self { pieces: frame.into(), waiter: Some(waiter), queued, login }
+    }
+
+    fn has_begun(&self) -> bool {
+        self.waiter.is_none()
+    }
 }
 
 /// A request whose answer is awaited.
@@ -83,7 +100,7 @@ impl From<io::Error> for End {
 }
 
 impl Driver {
-    pub(super) fn new(io: Box<dyn Io>, requests: mpsc::UnboundedReceiver<Outgoing>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(io: Box<dyn Io>, requests: mpsc::UnboundedReceiver<Queued>, shared: Arc<Shared>) -> Self {
         shared.settings.traffic.open.fetch_add(1, Relaxed);
         let now = Instant::now();
         Self {
@@ -94,6 +111,7 @@ impl Driver {
             unflushed: false,
             in_flight: VecDeque::new(),
             input: BytesMut::new(),
+            renewal: None,
             throttled_until: None,
             active: now,
             timer: Box::pin(sleep_until(now + MAX_IDLE)),
@@ -123,6 +141,7 @@ impl Driver {
         // left.
         self.poll_read(cx)?;
         self.poll_requests(cx);
+        self.poll_renewal(cx)?;
         self.poll_write(cx)?;
         self.poll_deadline(cx)
     }
@@ -130,13 +149,68 @@ impl Driver {
     fn poll_requests(&mut self, cx: &mut Context<'_>) {
         while !self.finishing {
             match self.requests.poll_recv(cx) {
-                Poll::Ready(Some(Outgoing { frame, waiter })) => {
+                Poll::Ready(Some(Queued::Request(outgoing))) => {
                     self.active = Instant::now();
-                    self.outgoing.push_back(Frame { pieces: frame.into(), waiter: Some(waiter), queued: self.active });
+                    self.outgoing.push_back(Frame::new(outgoing, self.active, false));
                 }
+                Poll::Ready(Some(Queued::Renewal(renewal))) => self.renewal = Some(renewal),
                 Poll::Ready(None) => self.finishing = true,
                 Poll::Pending => return,
             }
+        }
+    }
+
+    /// Begins a new login when it is due, and takes it on.
+    fn poll_renewal(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        while let Some(renewal) = &mut self.renewal {
+            let shared = &self.shared;
+            let channel = |queue| Channel { queue, shared: shared.clone() };
+            match renewal.poll(cx, !self.outgoing.is_empty(), channel) {
+                Poll::Pending => break,
+                Poll::Ready(Renewed::Frame(frame)) => {
+                    // Behind the frame that has begun, before those that have not.
+                    let first = usize::from(self.outgoing.front().is_some_and(Frame::has_begun));
+                    self.outgoing.insert(first, Frame::new(frame, Instant::now(), true));
+                }
+                Poll::Ready(Renewed::Again) => {
+                    self.shared.settings.traffic.renewals.fetch_add(1, Relaxed);
+                    tracing::debug!("logged in again");
+                }
+                Poll::Ready(Renewed::Unbounded) => {
+                    self.shared.settings.traffic.renewals.fetch_add(1, Relaxed);
+                    self.renewal = None;
+                }
+                Poll::Ready(Renewed::Expired(error)) => {
+                    self.renewal = None;
+                    self.retire(&error);
+                }
+                Poll::Ready(Renewed::Failed(error)) => return Err(End::Broken(error.to_string().into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends nothing any more, but waits for the answers to what was sent.
+    fn retire(&mut self, error: &Error) {
+        tracing::warn!(%error, "the session has ended");
+        let reason: Arc<str> = error.to_string().into();
+        let begun = usize::from(self.outgoing.front().is_some_and(Frame::has_begun));
+        let unsent: Vec<_> = self.outgoing.drain(begun..).filter_map(|frame| frame.waiter).collect();
+        self.finishing = true;
+        self.refuse(unsent, &reason);
+    }
+
+    /// Takes no more requests: these, and all in the queue, were never sent.
+    fn refuse(&mut self, unsent: Vec<Waiter>, reason: &Arc<str>) {
+        self.requests.close();
+        let mut waiters = unsent;
+        while let Ok(queued) = self.requests.try_recv() {
+            if let Queued::Request(Outgoing { waiter, .. }) = queued {
+                waiters.push(waiter);
+            }
+        }
+        for waiter in waiters {
+            waiter.then.fail(Error::Disconnected { maybe_sent: false, reason: reason.clone() });
         }
     }
 
@@ -222,13 +296,20 @@ impl Driver {
         self.throttled_until.is_some_and(|until| until > Instant::now())
     }
 
+    /// How many frames may be offered to the socket. One that has begun is finished in any case.
+    fn writable_frames(&self) -> usize {
+        if self.is_throttled() {
+            self.outgoing.iter().take(1).filter(|frame| frame.has_begun()).count()
+        } else if self.renewal.as_ref().is_some_and(Renewal::holds_requests) {
+            self.outgoing.iter().take_while(|frame| frame.has_begun() || frame.login).count()
+        } else {
+            usize::MAX
+        }
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         while !self.outgoing.is_empty() {
-            // A frame that has begun is finished even under a throttle.
-            let frames = match self.outgoing.front() {
-                Some(first) if self.is_throttled() => usize::from(first.waiter.is_none()),
-                _ => usize::MAX,
-            };
+            let frames = self.writable_frames();
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let mut count = 0;
             let mut offered = 0;
@@ -361,8 +442,10 @@ impl Driver {
                 waiter.then.fail(error(false));
             }
         }
-        while let Ok(Outgoing { waiter, .. }) = self.requests.try_recv() {
-            waiter.then.fail(error(false));
+        while let Ok(queued) = self.requests.try_recv() {
+            if let Queued::Request(Outgoing { waiter, .. }) = queued {
+                waiter.then.fail(error(false));
+            }
         }
     }
 }

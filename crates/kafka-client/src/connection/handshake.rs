@@ -1,6 +1,9 @@
-//! From a byte stream to a connection: who are you, what do you speak.
+//! From a byte stream to a connection: who are you, what do you speak, who are we.
 
-use super::{Channel, Connection, Driver, Settings, Shared};
+use super::{
+    Channel, Connection, Driver, Queued, Settings, Shared,
+    login::{Exchange, Renewal},
+};
 use crate::{
     Error, ErrorCode,
     messages::{ApiVersionsRequest, ApiVersionsResponse, ProduceRequest, Request},
@@ -13,12 +16,13 @@ use std::sync::{
 use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
 
 impl Connection {
-    /// Starts the driver of `io` on the current runtime and agrees on versions.
+    /// Starts the driver of `io` on the current runtime, agrees on versions and logs in, if there is something to log in
+    /// with.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future closes the connection.
-    pub(crate) async fn open(io: Box<dyn Io>, settings: Settings) -> Result<Self, Error> {
+    pub(crate) async fn open(io: Box<dyn Io>, settings: Settings, exchange: Option<Exchange>) -> Result<Self, Error> {
         let (queue, requests) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             settings,
@@ -30,10 +34,17 @@ impl Connection {
         let driver = tokio::spawn(Driver::new(io, requests, shared.clone()).run());
         let unless_open = AbortOnDrop(Some(driver.abort_handle()));
         let channel = Channel { queue, shared };
-        let versions = negotiate(&channel).await?;
-        // Authentication belongs here: after the versions, before anything else (KIP-43, KIP-255).
+        let versions = Arc::new(negotiate(&channel).await?);
+        // After the versions, before anything else (KIP-43).
+        if let Some(exchange) = exchange {
+            let login = exchange.login().clone();
+            if let Some(lifetime) = exchange.run(channel.clone(), &versions).await? {
+                // Fails only if the connection is gone, which the first request will see.
+                let _ = channel.queue.send(Queued::Renewal(Renewal::new(login, versions.clone(), lifetime)));
+            }
+        }
         unless_open.disarm();
-        Ok(Self { produce_version: versions.agree(&ProduceRequest::API), versions: Arc::new(versions), channel })
+        Ok(Self { produce_version: versions.agree(&ProduceRequest::API), versions, channel })
     }
 }
 

@@ -14,6 +14,8 @@ use tokio::{
     time::sleep,
 };
 
+mod login;
+
 /// The broker's end.
 struct Peer(DuplexStream);
 
@@ -111,7 +113,7 @@ async fn connected_by(buffer: usize) -> (Connection, Peer) {
         peer
     });
     let io: Box<dyn Io> = Box::new(ours);
-    let connection = Connection::open(io, settings()).await.expect("a connection");
+    let connection = Connection::open(io, settings(), None).await.expect("a connection");
     (connection, negotiating.await.expect("the peer"))
 }
 
@@ -377,7 +379,7 @@ async fn a_field_that_does_not_fit_is_refused_unsent() {
 async fn second_ask(refusal: &[(i16, i16, i16)]) -> i16 {
     let (ours, theirs) = duplex(1 << 16);
     let mut peer = Peer(theirs);
-    let opening = tokio::spawn(Connection::open(Box::new(ours), settings()));
+    let opening = tokio::spawn(Connection::open(Box::new(ours), settings(), None));
     let first = peer.read().await;
     assert_eq!(first.version, 3);
     peer.answer(first.id, &api_versions(0, 35, refusal)).await;
@@ -403,7 +405,7 @@ async fn a_broker_that_hangs_up_or_talks_nonsense_is_no_connection() {
     for reply in [&b""[..], nonsense] {
         let (ours, theirs) = duplex(1 << 16);
         let mut peer = Peer(theirs);
-        let opening = tokio::spawn(Connection::open(Box::new(ours), settings()));
+        let opening = tokio::spawn(Connection::open(Box::new(ours), settings(), None));
         peer.read().await;
         peer.write(reply).await;
         drop(peer);
@@ -416,7 +418,7 @@ async fn a_broker_that_hangs_up_or_talks_nonsense_is_no_connection() {
 async fn an_abandoned_handshake_closes_the_socket() {
     let (ours, theirs) = duplex(1 << 16);
     let mut peer = Peer(theirs);
-    let mut opening = Box::pin(Connection::open(Box::new(ours), settings()));
+    let mut opening = Box::pin(Connection::open(Box::new(ours), settings(), None));
     poll_fn(|cx| {
         assert!(opening.as_mut().poll(cx).is_pending());
         Poll::Ready(())
@@ -431,7 +433,7 @@ async fn an_abandoned_handshake_closes_the_socket() {
 async fn a_topic_without_an_id_is_named_by_name() {
     let (ours, theirs) = duplex(1 << 16);
     let mut peer = Peer(theirs);
-    let opening = tokio::spawn(Connection::open(Box::new(ours), settings()));
+    let opening = tokio::spawn(Connection::open(Box::new(ours), settings(), None));
     let seen = peer.read().await;
     peer.answer(seen.id, &api_versions(3, 0, &[(0, 0, 13)])).await;
     let connection = opening.await.expect("no panic").expect("a connection");

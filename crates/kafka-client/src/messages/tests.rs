@@ -314,6 +314,50 @@ fn init_producer_id_is_the_same_message_at_every_version() {
     }
 }
 
+// ---- SaslHandshake and SaslAuthenticate ----
+
+fn sasl_handshake_response() -> theirs::SaslHandshakeResponse {
+    theirs::SaslHandshakeResponse::default()
+        .with_error_code(33)
+        .with_mechanisms(vec![text("PLAIN"), text("SCRAM-SHA-512")])
+}
+
+fn sasl_authenticate_response(version: i16) -> theirs::SaslAuthenticateResponse {
+    let mut response = theirs::SaslAuthenticateResponse::default()
+        .with_error_code(58)
+        .with_error_message(Some(text("no")))
+        .with_auth_bytes(Bytes::from_static(b"v=abc"));
+    if version >= 1 {
+        response.session_lifetime_ms = 3_600_000;
+    }
+    response
+}
+
+#[test]
+fn sasl_handshake_is_the_same_message_at_every_version() {
+    for version in versions::<SaslHandshakeRequest>() {
+        let request = SaslHandshakeRequest { mechanism: "PLAIN" };
+        let read: theirs::SaslHandshakeRequest = read_by_theirs(&request, version);
+        assert_eq!(&*read.mechanism, "PLAIN");
+        let response = written_by_theirs::<SaslHandshakeRequest>(&sasl_handshake_response(), version);
+        assert_eq!(response.error, ErrorCode::UNSUPPORTED_SASL_MECHANISM);
+        assert_eq!(response.mechanisms, ["PLAIN".into(), "SCRAM-SHA-512".into()]);
+    }
+}
+
+#[test]
+fn sasl_authenticate_is_the_same_message_at_every_version() {
+    for version in versions::<SaslAuthenticateRequest>() {
+        let request = SaslAuthenticateRequest { message: Bytes::from_static(b"n,,n=user") };
+        let read: theirs::SaslAuthenticateRequest = read_by_theirs(&request, version);
+        assert_eq!(&read.auth_bytes[..], b"n,,n=user");
+        let response = written_by_theirs::<SaslAuthenticateRequest>(&sasl_authenticate_response(version), version);
+        assert_eq!((response.error, response.message.as_deref()), (ErrorCode::SASL_AUTHENTICATION_FAILED, Some("no")));
+        assert_eq!(&response.challenge[..], b"v=abc");
+        assert_eq!(response.session_lifetime, (version >= 1).then_some(Duration::from_secs(3600)));
+    }
+}
+
 // ---- Fetch ----
 
 fn fetch_response(version: i16) -> theirs::FetchResponse {
@@ -547,6 +591,8 @@ fn decode_all(bytes: &Bytes) {
     decode::<CreateTopicsRequest>(bytes);
     decode::<DeleteTopicsRequest>(bytes);
     decode::<DescribeConfigsRequest>(bytes);
+    decode::<SaslHandshakeRequest>(bytes);
+    decode::<SaslAuthenticateRequest>(bytes);
 }
 
 /// Valid answers to mutate, one of each kind and encoding.
@@ -583,6 +629,11 @@ fn valid_answers() -> Vec<Bytes> {
                 &describe_configs_response(v(DescribeConfigsRequest::API)),
                 v(DescribeConfigsRequest::API),
             ),
+            answer_of_theirs::<SaslHandshakeRequest>(&sasl_handshake_response(), v(SaslHandshakeRequest::API)),
+            answer_of_theirs::<SaslAuthenticateRequest>(
+                &sasl_authenticate_response(v(SaslAuthenticateRequest::API)),
+                v(SaslAuthenticateRequest::API),
+            ),
         ]);
     }
     answers
@@ -618,7 +669,7 @@ proptest! {
 
     #[test]
     fn mutated_answers_do_not_panic(
-        which in 0..18_usize,
+        which in 0..22_usize,
         changes in proptest::collection::vec(
             (any::<prop::sample::Index>(), prop_oneof![Just(0xff_u8), Just(0x7f), Just(0x80), any::<u8>()]),
             1..6,
