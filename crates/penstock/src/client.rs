@@ -14,7 +14,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use hyper::{
     Request, Response, Uri,
-    body::{Body, Frame, Incoming},
+    body::{Body, Frame, Incoming, SizeHint},
     client::conn::http1,
     header::HOST,
     http::{request, uri::Scheme},
@@ -240,6 +240,8 @@ impl<T> Drop for AbortOnDrop<T> {
 pub enum RequestBody {
     /// Nothing.
     Empty,
+    /// These bytes, their length said before.
+    Whole(Bytes),
     /// What comes through the channel, chunked, until its sender is dropped.
     Stream(mpsc::Receiver<Bytes>),
 }
@@ -251,12 +253,25 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
             Self::Stream(chunks) => chunks.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         matches!(self, Self::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(_) => SizeHint::default(),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod credentials;
 #[cfg(feature = "demo")]
 pub mod demo;
 mod http;

@@ -222,9 +222,10 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         "kafka.security",
-        Kind::Choice(&[word("plaintext"), word("tls"), not_yet("sasl_plaintext"), not_yet("sasl_tls")]),
+        Kind::Choice(&[word("plaintext"), word("tls"), word("sasl_plaintext"), word("sasl_tls")]),
         Default::Value("plaintext"),
-        "How connections to brokers are protected: not at all, or by TLS.",
+        "How connections to brokers are protected: not at all, or by TLS; with `sasl_` in front, the bridge logs in as \
+         `[kafka.sasl]` says. `sasl_plaintext` is for networks that nobody else can listen to.",
     ),
     key(
         "kafka.client_id",
@@ -258,23 +259,72 @@ pub(super) const KEYS: &[Key] = &[
         Default::Unset("no client certificate"),
         "PEM file with the private key of `kafka.certificate`.",
     ),
-    reserved(
+    key(
         "kafka.sasl.mechanism",
         Kind::Choice(&[
-            not_yet("PLAIN"),
-            not_yet("SCRAM-SHA-256"),
-            not_yet("SCRAM-SHA-512"),
-            not_yet("OAUTHBEARER"),
-            not_yet("AWS_MSK_IAM"),
+            word("PLAIN"),
+            word("SCRAM-SHA-256"),
+            word("SCRAM-SHA-512"),
+            word("OAUTHBEARER"),
+            word("AWS_MSK_IAM"),
         ]),
-        "How the bridge proves who it is.",
+        Default::Unset("required under `sasl_plaintext` and `sasl_tls`"),
+        "How the bridge proves who it is. MSK has `SCRAM-SHA-512` (port 9096) and `AWS_MSK_IAM` (port 9098, `sasl_tls` \
+         only). Where brokers bound sessions (`connections.max.reauth.ms`), connections log in again in place between 85 \
+         and 95 % of one.",
     ),
-    reserved("kafka.sasl.username", Kind::Text, "The user of PLAIN and SCRAM."),
-    reserved("kafka.sasl.password_file", Kind::File, "The file that holds the password of PLAIN and SCRAM."),
-    reserved("kafka.sasl.region", Kind::Text, "The AWS region of the cluster, for AWS_MSK_IAM."),
-    reserved("kafka.sasl.token_url", Kind::Text, "Where OAUTHBEARER gets its token."),
-    reserved("kafka.sasl.client_id", Kind::Text, "The client that asks for OAUTHBEARER's token."),
-    reserved("kafka.sasl.client_secret_file", Kind::File, "The file that holds that client's secret."),
+    key(
+        "kafka.sasl.username",
+        Kind::Text,
+        Default::Unset("required by PLAIN and SCRAM"),
+        "The user of PLAIN and SCRAM. Name and password are used as they are, without SASLprep, as Kafka does.",
+    ),
+    key(
+        "kafka.sasl.password_file",
+        Kind::File,
+        Default::Unset("required by PLAIN and SCRAM"),
+        "The file that holds that user's password; one line end at its end does not count. It is read at every login, so \
+         a password is changed by replacing the file.",
+    ),
+    key(
+        "kafka.sasl.region",
+        Kind::Text,
+        Default::Unset("required by AWS_MSK_IAM"),
+        "The AWS region of the cluster, for AWS_MSK_IAM. The credentials come by the AWS SDK's chain: environment, \
+         profile, web identity, ECS, EC2 (IMDSv2).",
+    ),
+    key(
+        "kafka.sasl.token_url",
+        Kind::Text,
+        Default::Unset("required by OAUTHBEARER"),
+        "Where OAUTHBEARER gets its tokens, by the client credentials grant of OAuth 2.0: `https://…`, or `http://` on \
+         loopback. A token is used until a fifth of its lifetime is left or a broker refuses it.",
+    ),
+    key(
+        "kafka.sasl.token_ca",
+        Kind::Text,
+        Default::Value("system"),
+        "Who may sign the certificate behind `token_url`: `system` for the host's authorities, or a PEM file, whose \
+         authorities are then the only ones.",
+    ),
+    key(
+        "kafka.sasl.client_id",
+        Kind::Text,
+        Default::Unset("required by OAUTHBEARER"),
+        "The client that asks for OAUTHBEARER's tokens.",
+    ),
+    key(
+        "kafka.sasl.client_secret_file",
+        Kind::File,
+        Default::Unset("required by OAUTHBEARER"),
+        "The file that holds that client's secret, read each time that a token is asked for.",
+    ),
+    key(
+        "kafka.sasl.scope",
+        Kind::Text,
+        Default::Unset("none"),
+        "The scope that OAUTHBEARER's tokens are asked for; several are separated by spaces.",
+    ),
     key(
         "producer.linger",
         Kind::Duration { min: Duration::ZERO, max: Duration::from_secs(10) },

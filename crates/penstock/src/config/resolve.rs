@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+mod sasl;
+
 use kafka_records::Compression;
 
 use super::{
@@ -94,12 +96,28 @@ fn tls(settings: &mut Settings<'_>) -> Tls {
 }
 
 fn kafka(settings: &mut Settings<'_>) -> kafka_client::Config {
-    let tls = (settings.word("kafka.security") == "tls").then(|| kafka_tls(settings)).flatten();
+    let security = settings.word("kafka.security");
+    let tls = if security.ends_with("tls") {
+        kafka_tls(settings)
+    } else {
+        settings
+            .unused(&["kafka.ca", "kafka.certificate", "kafka.key"], "needs kafka.security = \"tls\" or \"sasl_tls\"");
+        None
+    };
+    let sasl = if security.starts_with("sasl") {
+        sasl::sasl(settings)
+    } else {
+        let needs = "needs kafka.security = \"sasl_tls\" or \"sasl_plaintext\"";
+        settings.unused(&["kafka.sasl.mechanism"], needs);
+        settings.unused(sasl::KEYS_OF_MECHANISMS, needs);
+        None
+    };
     kafka_client::Config {
         bootstrap_servers: settings.list("kafka.bootstrap_servers"),
         client_id: settings.text("kafka.client_id").unwrap_or_default(),
         rack: settings.text("kafka.rack"),
         tls,
+        sasl,
         ..kafka_client::Config::default()
     }
 }
@@ -272,6 +290,17 @@ impl<'a> Settings<'a> {
         None
     }
 
+    /// What was written and is of no use is a mistake, unless it says what holds anyway.
+    fn unused(&mut self, paths: &[&'static str], problem: &str) {
+        for path in paths {
+            let default = default_of(path);
+            let written = self.written.get(path).map(|written| written.raw.to_string());
+            if written.is_some() && written != default {
+                self.mistake(path, problem);
+            }
+        }
+    }
+
     fn get(&self, path: &str) -> Option<&Value> {
         debug_assert!(KEYS.iter().chain(ACCESS_KEYS).any(|key| key.path == path), "{path}");
         self.values.get(path)
@@ -285,6 +314,11 @@ impl<'a> Settings<'a> {
     fn word(&self, path: &str) -> &'static str {
         let Some(Value::Word(word)) = self.get(path) else { unreachable!("{path} has a word by default") };
         word
+    }
+
+    fn choice(&self, path: &str) -> Option<&'static str> {
+        let Some(Value::Word(word)) = self.get(path) else { return None };
+        Some(word)
     }
 
     fn words(&self, path: &str) -> Vec<&'static str> {

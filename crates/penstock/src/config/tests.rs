@@ -271,14 +271,6 @@ fn what_is_not_served_yet_is_known_and_refused() {
         ("tls", "client_auth = \"required\""),
         ("tls", "client_ca = \"ca.pem\""),
         ("tls", "crl = \"crl.pem\""),
-        ("kafka", "security = \"sasl_tls\""),
-        ("kafka.sasl", "mechanism = \"AWS_MSK_IAM\""),
-        ("kafka.sasl", "username = \"penstock\""),
-        ("kafka.sasl", "password_file = \"p\""),
-        ("kafka.sasl", "region = \"eu-central-1\""),
-        ("kafka.sasl", "token_url = \"https://t.example\""),
-        ("kafka.sasl", "client_id = \"c\""),
-        ("kafka.sasl", "client_secret_file = \"s\""),
     ] {
         let found = mistakes(load(&with(section, line), &[]));
         assert_eq!(found.len(), 1, "{line}: {found:?}");
@@ -352,4 +344,83 @@ fn the_reference_in_docs_is_what_the_table_of_keys_says() {
         "docs/configuration.md is behind crates/penstock/src/config/keys.rs: write it again with\n\n    \
          cargo run -p penstock -- check --reference > docs/configuration.md\n"
     );
+}
+
+/// Loads `MINIMAL` with brokers that want a login; `password` and `secret` are files in its folder.
+fn load_sasl(security: &str, sasl: &str) -> Result<Config, ConfigError> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for file in ["password", "secret"] {
+        fs::write(folder.path().join(file), "hunter2\n").expect("written");
+    }
+    fs::write(folder.path().join("empty"), "\n").expect("written");
+    let text = format!("{MINIMAL}security = \"{security}\"\n[kafka.sasl]\n{sasl}");
+    load_in(folder.path(), &text, &[])
+}
+
+const USER: &str = "username = \"u\"\npassword_file = \"password\"\n";
+const CLIENT: &str = "token_url = \"https://idp/token\"\nclient_id = \"c\"\nclient_secret_file = \"secret\"\n";
+
+#[test]
+fn every_mechanism_can_be_configured() {
+    for (security, mechanism, keys) in [
+        ("sasl_tls", "PLAIN", USER),
+        ("sasl_plaintext", "SCRAM-SHA-256", USER),
+        ("sasl_tls", "SCRAM-SHA-512", USER),
+        ("sasl_plaintext", "OAUTHBEARER", CLIENT),
+        ("sasl_tls", "OAUTHBEARER", &format!("{CLIENT}scope = \"a b\"\n")),
+        ("sasl_tls", "AWS_MSK_IAM", "region = \"eu-west-1\"\n"),
+    ] {
+        let config = load_sasl(security, &format!("mechanism = \"{mechanism}\"\n{keys}"));
+        let config = config.unwrap_or_else(|error| panic!("{mechanism}: {error}"));
+        assert_eq!(config.kafka.sasl.as_ref().expect("a mechanism").mechanism(), mechanism);
+        assert_eq!(config.kafka.tls.is_some(), security == "sasl_tls");
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}
+
+#[test]
+fn wrong_combinations_of_login_keys_are_named() {
+    let needs_security = "needs kafka.security = \"sasl_tls\" or \"sasl_plaintext\"";
+    for (security, keys, expected) in [
+        ("sasl_tls", USER, "kafka.sasl.mechanism: is required"),
+        ("plaintext", "mechanism = \"PLAIN\"\n", needs_security),
+        ("tls", USER, needs_security),
+        ("sasl_tls", "mechanism = \"GSSAPI\"\n", "must be \"PLAIN\", \"SCRAM-SHA-256\""),
+        ("sasl_tls", "mechanism = \"PLAIN\"\n", "kafka.sasl.username: is required by kafka.sasl.mechanism = \"PLAIN\""),
+        ("sasl_tls", "mechanism = \"PLAIN\"\n", "kafka.sasl.password_file: is required by"),
+        (
+            "sasl_tls",
+            &format!("mechanism = \"PLAIN\"\n{USER}region = \"eu-west-1\"\n"),
+            "kafka.sasl.region = \"eu-west-1\" (line 12): is not used by kafka.sasl.mechanism = \"PLAIN\"",
+        ),
+        ("sasl_tls", "mechanism = \"PLAIN\"\nusername = \"u\"\npassword_file = \"gone\"\n", "gone: No such file"),
+        ("sasl_tls", "mechanism = \"PLAIN\"\nusername = \"u\"\npassword_file = \"empty\"\n", "empty: is empty"),
+        ("sasl_tls", &format!("mechanism = \"OAUTHBEARER\"\n{USER}{CLIENT}"), "kafka.sasl.username = \"u\""),
+        ("sasl_tls", "mechanism = \"OAUTHBEARER\"\n", "kafka.sasl.token_url: is required"),
+        (
+            "sasl_tls",
+            &format!("mechanism = \"OAUTHBEARER\"\n{}", CLIENT.replace("https", "http")),
+            "must begin with https://",
+        ),
+        ("sasl_tls", &format!("mechanism = \"OAUTHBEARER\"\n{CLIENT}token_ca = \"gone\"\n"), "kafka.sasl.token_ca"),
+        ("sasl_tls", "mechanism = \"AWS_MSK_IAM\"\n", "kafka.sasl.region: is required"),
+        ("sasl_tls", "mechanism = \"AWS_MSK_IAM\"\nregion = \"EU/1\"\n", "must be a region's name"),
+        (
+            "sasl_plaintext",
+            "mechanism = \"AWS_MSK_IAM\"\nregion = \"eu-west-1\"\n",
+            "must be \"sasl_tls\" with AWS_MSK_IAM",
+        ),
+    ] {
+        let found = mistakes(load_sasl(security, keys));
+        assert!(found.iter().any(|mistake| mistake.contains(expected)), "{expected} in {found:#?}");
+    }
+}
+
+#[test]
+fn tls_keys_without_tls_to_the_brokers_are_a_mistake() {
+    for key in ["ca", "certificate", "key"] {
+        let found = mistakes(load(&format!("{MINIMAL}{key} = \"a.pem\"\n"), &[]));
+        assert!(found[0].starts_with(&format!("kafka.{key} = \"a.pem\"")), "{found:?}");
+        assert!(found[0].ends_with("needs kafka.security = \"tls\" or \"sasl_tls\""), "{found:?}");
+    }
 }
