@@ -1,10 +1,11 @@
 //! End-to-end tests: real clients, the real bridge, a real Apache Kafka. One binary, so that clusters are shared.
 //!
 //! In reading order: the main job ([`uploads`], [`lines`], [`records`], [`keys`], [`progress`], [`encodings`],
-//! [`codecs`]), what is around it ([`topics`], [`reads`], [`management`], [`configuration`], [`drain`]), then size and
-//! failure ([`connections`], [`large`], [`overload`], [`brokers`]), the command line ([`upload_command`],
-//! [`tail_command`]), and the [`fixture`] itself.
+//! [`codecs`]), what is around it ([`topics`], [`reads`], [`management`], [`configuration`], [`drain`],
+//! [`authentication`]), then size and failure ([`connections`], [`large`], [`overload`], [`brokers`]), the command line
+//! ([`upload_command`], [`tail_command`]), and the [`fixture`] itself.
 
+mod authentication;
 mod brokers;
 mod codecs;
 mod configuration;

@@ -79,7 +79,13 @@ impl Cluster {
     /// The fixture's: topics are not created by being mentioned, nothing is removed by age, and with three nodes a topic
     /// needs two in-sync replicas.
     pub fn start(version: Version, count: usize, settings: &[(&str, &str)]) -> Self {
-        Self::start_on(&JVM, version, count, settings, None)
+        Self::start_on(&JVM, version, count, settings, &[], None)
+    }
+
+    /// One node of Kafka 4.1.1 with more listeners beside the fixture's own: name, security protocol and port. Clients of
+    /// the fixture go on using the plain one.
+    pub fn start_with_listeners(listeners: &[(&str, &str, u16)], settings: &[(&str, &str)]) -> Self {
+        Self::start_on(&JVM, Version::V4_1_1, 1, settings, listeners, None)
     }
 
     /// The same with something in front of every node, as a [`Proxy`](crate::proxy::Proxy): `advertise` gets the port of a
@@ -92,12 +98,12 @@ impl Cluster {
         mut advertise: impl FnMut(u16) -> u16,
     ) -> Self {
         assert!(version != Version::V2_2_1, "the listeners are written for KRaft");
-        Self::start_on(&JVM, version, count, settings, Some(&mut advertise))
+        Self::start_on(&JVM, version, count, settings, &[], Some(&mut advertise))
     }
 
     /// The same with nodes that are run for speed, not for a quick start.
     pub fn start_for_load(version: Version, count: usize, settings: &[(&str, &str)]) -> Self {
-        Self::start_on(&LOAD_JVM, version, count, settings, None)
+        Self::start_on(&LOAD_JVM, version, count, settings, &[], None)
     }
 
     fn start_on(
@@ -105,6 +111,7 @@ impl Cluster {
         version: Version,
         count: usize,
         settings: &[(&str, &str)],
+        listeners: &[(&str, &str, u16)],
         mut advertise: Option<&mut dyn FnMut(u16) -> u16>,
     ) -> Self {
         let dir = temp_dir(&format!("kafka-{version}"));
@@ -112,6 +119,11 @@ impl Cluster {
         let zookeeper = (version == Version::V2_2_1).then(|| start_zookeeper(&dir));
         let voters: Vec<_> =
             ports.iter().enumerate().map(|(index, (_, port))| format!("{}@127.0.0.1:{port}", index + 1)).collect();
+        let (mut more, mut protocols) = (String::new(), String::new());
+        for (name, protocol, port) in listeners {
+            write!(more, ",{name}://127.0.0.1:{port}").expect("a String takes it");
+            write!(protocols, ",{name}:{protocol}").expect("a String takes it");
+        }
         let nodes: Vec<_> = ports
             .iter()
             .enumerate()
@@ -144,14 +156,14 @@ impl Cluster {
                                 advertise(port)
                             ),
                             None => {
-                                format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}\n")
+                                format!("PLAINTEXT://127.0.0.1:{port}{more},CONTROLLER://127.0.0.1:{controller_port}\n")
                             }
                         };
                         format!(
                             "process.roles=broker,controller\nnode.id={}\n\
                              controller.quorum.voters={}\ncontroller.listener.names=CONTROLLER\n\
                              listeners={brokers}listener.security.protocol.map=\
-                             PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT\n",
+                             PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}\n",
                             node.id,
                             voters.join(",")
                         )
