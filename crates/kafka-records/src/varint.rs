@@ -58,24 +58,20 @@ pub(crate) fn put(out: &mut [u8], at: usize, zigzagged: u64) -> usize {
     }
 }
 
-/// The same into an array, for varints of which it is known that they end in it.
+/// What takes more than three bytes is from here on.
+pub(crate) const SHORT_END: u64 = 1 << 21;
+
+/// A varint of up to three bytes, below [`SHORT_END`], in the low bytes of a word, and how many they are: for writing
+/// several of them at once.
 #[inline]
-pub(crate) fn put_in<const N: usize>(out: &mut [u8; N], at: usize, zigzagged: u64) -> usize {
-    // The remainders are no-ops that spare the checks: `at` is below N wherever the varint ends in time.
+pub(crate) const fn short(zigzagged: u64) -> (u64, usize) {
+    let (low, middle, high) = (zigzagged & 0x7f, (zigzagged & 0x3f80) << 1, (zigzagged & 0x1f_c000) << 2);
     if zigzagged < 1 << 7 {
-        out[at % N] = zigzagged as u8;
-        at + 1
+        (low, 1)
     } else if zigzagged < 1 << 14 {
-        out[at % N] = zigzagged as u8 | 0x80;
-        out[(at + 1) % N] = (zigzagged >> 7) as u8;
-        at + 2
-    } else if zigzagged < 1 << 21 {
-        out[at % N] = zigzagged as u8 | 0x80;
-        out[(at + 1) % N] = (zigzagged >> 7) as u8 | 0x80;
-        out[(at + 2) % N] = (zigzagged >> 14) as u8;
-        at + 3
+        (low | 0x80 | middle, 2)
     } else {
-        put_long(out, at, zigzagged)
+        (low | 0x80 | middle | 0x8000 | high, 3)
     }
 }
 

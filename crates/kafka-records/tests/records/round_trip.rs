@@ -83,7 +83,7 @@ proptest! {
             };
             builder.append(record);
             let taken = builder.len() - before;
-            prop_assert!((taken..=taken + 32).contains(&record.framed_bound()));
+            prop_assert!((taken..=taken + 31).contains(&record.framed_bound()));
         }
     }
 

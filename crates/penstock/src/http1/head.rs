@@ -28,6 +28,8 @@ const fn bad(message: &'static str) -> BadHead {
     BadHead { status: StatusCode::BAD_REQUEST, message }
 }
 
+const ONE_HOST: BadHead = bad("a request has exactly one Host header");
+
 const fn too_large(message: &'static str) -> BadHead {
     BadHead { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message }
 }
@@ -113,21 +115,94 @@ pub(crate) fn parse(head: Bytes) -> Result<Head, BadHead> {
     let method = parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok());
     let method = method.ok_or(bad("a request without a method"))?;
     let mut headers = HeaderMap::with_capacity(parsed.headers.len());
+    let mut said = Said::default();
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| bad("a header's name is no token"))?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value))
             .map_err(|_| bad("a header's value has a control character"))?;
+        said.hear(&name, field.value)?;
         headers.append(name, value);
     }
     let uri = request_target(&method, &head.slice_ref(target.as_bytes()))?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    check_host(&headers, version)?;
-    let framing = framing(&headers, version)?;
-    let expects_continue = expects_continue(&headers, version, framing)?;
-    let keep_alive = keep_alive(&headers, version);
+    if !said.host && version == Version::HTTP_11 {
+        return Err(ONE_HOST);
+    }
+    let framing = said.framing(version)?;
     let (mut parts, ()) = Request::new(()).into_parts();
     (parts.method, parts.uri, parts.version, parts.headers) = (method, uri, version, headers);
-    Ok(Head { parts, framing, keep_alive, expects_continue })
+    Ok(Head {
+        parts,
+        framing,
+        keep_alive: !said.close && (said.keep_alive || version == Version::HTTP_11),
+        // RFC 9110 section 10.1.1: not from a client of HTTP/1.0, and not without a body.
+        expects_continue: said.expects_continue && version == Version::HTTP_11 && framing != Framing::Length(0),
+    })
+}
+
+/// What the fields say that concern the connection. One look at each field is cheaper than to search them all for each
+/// of these.
+#[derive(Debug, Default)]
+struct Said {
+    host: bool,
+    length: Option<u64>,
+    chunked: bool,
+    expects_continue: bool,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Said {
+    fn hear(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), BadHead> {
+        if *name == HOST {
+            // RFC 9112 section 3.2: a request of HTTP/1.1 has one, and it is a host.
+            if std::mem::replace(&mut self.host, true) {
+                return Err(ONE_HOST);
+            }
+            if !is_host(value) {
+                return Err(bad("the Host header names no host"));
+            }
+        } else if *name == CONTENT_LENGTH {
+            let number = std::str::from_utf8(value)
+                .ok()
+                .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))
+                .and_then(|digits| digits.parse().ok())
+                .ok_or(bad("Content-Length is no number of bytes"))?;
+            if self.length.replace(number).is_some() {
+                return Err(bad("a request has one Content-Length"));
+            }
+        } else if *name == TRANSFER_ENCODING {
+            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(bad("the only Transfer-Encoding is chunked, once"));
+            }
+            self.chunked = true;
+        } else if *name == EXPECT {
+            if self.expects_continue || !value.eq_ignore_ascii_case(b"100-continue") {
+                return Err(BadHead {
+                    status: StatusCode::EXPECTATION_FAILED,
+                    message: "the only expectation that is understood is 100-continue",
+                });
+            }
+            self.expects_continue = true;
+        } else if *name == CONNECTION {
+            // RFC 9112 section 9.3.
+            for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                self.close |= option.eq_ignore_ascii_case(b"close");
+                self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            }
+        }
+        Ok(())
+    }
+
+    /// RFC 9112 section 6.3, without its leniences.
+    fn framing(&self, version: Version) -> Result<Framing, BadHead> {
+        match (self.chunked, self.length) {
+            (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
+            (true, Some(_)) => Err(bad("a request has a Content-Length or a Transfer-Encoding, not both")),
+            (true, None) if version == Version::HTTP_10 => Err(bad("HTTP/1.0 knows no Transfer-Encoding")),
+            (true, None) => Ok(Framing::Chunked),
+        }
+    }
 }
 
 const fn explain(error: httparse::Error) -> BadHead {
@@ -157,17 +232,6 @@ fn request_target(method: &Method, target: &Bytes) -> Result<Uri, BadHead> {
     if origin || asterisk || absolute { Ok(uri) } else { Err(bad("a request's target is a path")) }
 }
 
-/// RFC 9112 section 3.2: a request of HTTP/1.1 has one `Host`, and it is a host.
-fn check_host(headers: &HeaderMap, version: Version) -> Result<(), BadHead> {
-    let mut hosts = headers.get_all(HOST).into_iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if is_host(host.as_bytes()) => Ok(()),
-        (Some(_), None) => Err(bad("the Host header names no host")),
-        (None, _) if version == Version::HTTP_10 => Ok(()),
-        _ => Err(bad("a request has exactly one Host header")),
-    }
-}
-
 /// `uri-host [":" port]` (RFC 9110 section 7.2, RFC 3986 section 3.2.2), not empty.
 fn is_host(value: &[u8]) -> bool {
     let (host, port) = if value.first() == Some(&b'[') {
@@ -188,58 +252,6 @@ fn is_host(value: &[u8]) -> bool {
         Some(_) => false,
     };
     !host.is_empty() && host.iter().all(name) && port_is_number
-}
-
-/// RFC 9112 section 6.3, without its leniences.
-fn framing(headers: &HeaderMap, version: Version) -> Result<Framing, BadHead> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
-    let mut lengths = headers.get_all(CONTENT_LENGTH).into_iter();
-    match ((codings.next(), codings.next()), (lengths.next(), lengths.next())) {
-        ((None, _), (None, _)) => Ok(Framing::Length(0)),
-        ((None, _), (Some(length), None)) => {
-            let digits = length.as_bytes();
-            let number = (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
-                .then(|| length.to_str().ok()?.parse().ok())
-                .flatten();
-            number.map(Framing::Length).ok_or(bad("Content-Length is no number of bytes"))
-        }
-        ((None, _), (Some(_), Some(_))) => Err(bad("a request has one Content-Length")),
-        ((Some(_), _), (Some(_), _)) => Err(bad("a request has a Content-Length or a Transfer-Encoding, not both")),
-        ((Some(_), _), (None, _)) if version == Version::HTTP_10 => Err(bad("HTTP/1.0 knows no Transfer-Encoding")),
-        ((Some(coding), None), (None, _)) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-        ((Some(_), _), (None, _)) => Err(bad("the only Transfer-Encoding is chunked, once")),
-    }
-}
-
-fn expects_continue(headers: &HeaderMap, version: Version, framing: Framing) -> Result<bool, BadHead> {
-    let mut expectations = headers.get_all(EXPECT).into_iter();
-    match (expectations.next(), expectations.next()) {
-        // RFC 9110 section 10.1.1: not from a client of HTTP/1.0, and not without a body.
-        (None, _) => Ok(false),
-        (Some(_), _) if version == Version::HTTP_10 => Ok(false),
-        (Some(expectation), None) if expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
-            Ok(framing != Framing::Length(0))
-        }
-        _ => Err(BadHead {
-            status: StatusCode::EXPECTATION_FAILED,
-            message: "the only expectation that is understood is 100-continue",
-        }),
-    }
-}
-
-/// RFC 9112 section 9.3.
-fn keep_alive(headers: &HeaderMap, version: Version) -> bool {
-    let mut keep = version == Version::HTTP_11;
-    for value in headers.get_all(CONNECTION) {
-        for option in value.as_bytes().split(|byte| *byte == b',') {
-            let option = option.trim_ascii();
-            if option.eq_ignore_ascii_case(b"close") {
-                return false;
-            }
-            keep |= option.eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-    keep
 }
 
 #[cfg(test)]
