@@ -5,7 +5,7 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener},
     path::PathBuf,
-    sync::OnceLock,
+    sync::{Arc, OnceLock, atomic::Ordering::SeqCst},
     thread,
     time::{Duration, SystemTime},
 };
@@ -13,9 +13,11 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use penstock_tests::{
     bridge::{Bridge, Settings},
+    distribution::Version,
     eventually, free_port,
     https::Connection,
     kafka::Cluster,
+    msk::{self, Account, Counts},
     temp_dir,
     tls::certificates,
     tools::{java_tool, kcat_read},
@@ -235,4 +237,82 @@ fn a_wrong_password_is_said_and_one_that_is_put_right_is_read() {
     eventually("the bridge is ready", LIMIT, || {
         bridge.management("/readyz").filter(|answer| answer.status == 200).map(|_| ())
     });
+}
+
+/// A container's credentials service, as ECS and EKS have it: they that have an end, far away.
+fn container_credentials(account: &Account) -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+    let url = format!("http://{}/credentials", listener.local_addr().expect("bound"));
+    let account = account.clone();
+    // Ends with the process.
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a client");
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a request");
+                request.push(byte[0]);
+            }
+            let body = serde_json::json!({
+                "AccessKeyId": account.access_key_id,
+                "SecretAccessKey": account.secret_access_key,
+                "Token": account.session_token,
+                "Expiration": "2999-01-01T00:00:00Z",
+            })
+            .to_string();
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+            write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("it reads");
+        }
+    });
+    url
+}
+
+/// A command that runs the bridge with these variables and no other of AWS's.
+fn with_environment(variables: &[(&str, &str)]) -> Vec<String> {
+    let mut command: Vec<_> = ["env", "AWS_EC2_METADATA_DISABLED=true"].map(ToOwned::to_owned).into();
+    command.extend(variables.iter().map(|(name, value)| format!("{name}={value}")));
+    command
+}
+
+#[test]
+fn msk_s_signatures_are_right_and_sessions_are_renewed_without_a_failed_request() {
+    let account = Account {
+        access_key_id: "ASIAEXAMPLE",
+        secret_access_key: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
+        session_token: "IQoJb3JpZ2luX2VjE+/a=b==",
+        region: "eu-west-1",
+        session: Duration::from_secs(3),
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let (counts, mut door) = (Arc::new(Counts::default()), 0);
+    let cluster = Cluster::start_behind(Version::V4_1_1, 1, &[], |port| {
+        door = msk::start(runtime.handle(), port, account.clone(), counts.clone());
+        door
+    });
+    let topic = cluster.create_topic("msk", 2);
+    let settings = settings(door, "sasl_tls")
+        .set("kafka.sasl.mechanism", "\"AWS_MSK_IAM\"")
+        .set("kafka.sasl.region", &quoted(account.region));
+
+    let wrong = [
+        ("AWS_ACCESS_KEY_ID", account.access_key_id),
+        ("AWS_SECRET_ACCESS_KEY", "another"),
+        ("AWS_SESSION_TOKEN", account.session_token),
+    ];
+    let stranger = Bridge::start_unready_under(&with_environment(&wrong), &settings);
+    stranger.process().wait_for_line("the refusal", LIMIT, |line| line.contains("Access denied"));
+    drop(stranger);
+    assert!(counts.refused.load(SeqCst) > 0 && counts.logins.load(SeqCst) == 0);
+
+    let url = container_credentials(&account);
+    let bridge = Bridge::start_under(&with_environment(&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url)]), &settings);
+    let written = runtime.block_on(async { tokio::time::timeout(LIMIT, load(&bridge, &topic, 8)).await });
+    let written = written.unwrap_or_else(|_| panic!("{counts:?} within {LIMIT:?}:\n{}", bridge.process().tail(40)));
+    assert_eq!(kcat_read(&cluster.direct_bootstrap(), &topic).len(), written);
+    assert!(counts.renewals.load(SeqCst) >= 8, "{counts:?}");
+    assert_eq!(counts.cut.load(SeqCst), 0, "a request without a session: {counts:?}");
+    let output = bridge.process().output().join("\n");
+    assert!(!output.contains(account.secret_access_key) && !output.contains(account.session_token));
 }

@@ -145,6 +145,11 @@ impl Bridge {
         Self::start_listening(&[], settings)
     }
 
+    /// The same by way of another program: see [`Bridge::start_under`].
+    pub fn start_unready_under(prefix: &[String], settings: &Settings) -> Self {
+        Self::start_listening(prefix, settings)
+    }
+
     fn start_listening(prefix: &[String], settings: &Settings) -> Self {
         let config = settings.write();
         let prefix = prefix.to_vec();
