@@ -239,7 +239,7 @@ fn a_wrong_password_is_said_and_one_that_is_put_right_is_read() {
     });
 }
 
-/// A container's credentials service, as ECS and EKS have it: they that have an end, far away.
+/// A container's credentials service, as ECS and EKS have it; their end is far away.
 fn container_credentials(account: &Account) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
     let url = format!("http://{}/credentials", listener.local_addr().expect("bound"));
