@@ -11,6 +11,7 @@
 //!
 //! - [`payload`]: the records, a file of NDJSON that all contenders send
 //! - [`load`]: uploads and lone POSTs, closed loop or paced; on [`http`] and [`pace`]
+//! - [`idle`]: what an idle connection holds
 //! - [`null_broker`]: acknowledges and discards, to take the broker out of the measurement
 //! - [`rtt`]: Kafka's own round trip, which no bridge can beat
 //! - [`run`]: starts all of it, interleaves the contenders, verifies counts, prints ratios
@@ -19,6 +20,7 @@
 //! reads a line, prints a [`Report`] as one line of JSON, and stays until its standard input ends.
 
 mod http;
+mod idle;
 mod load;
 mod null_broker;
 mod pace;
@@ -48,6 +50,8 @@ enum Command {
     Payload(payload::Options),
     /// Sends requests to a bridge and reports rate and latency
     Load(load::Options),
+    /// Measures what an idle connection holds of a bridge's memory
+    Idle(idle::Options),
     /// Acknowledges Produce requests and discards the records
     NullBroker(null_broker::Options),
     /// Measures Kafka's round trip: one record, acks=all, idempotent
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Payload(options) => payload::run(&options),
         Command::Load(options) => load::run(&options),
+        Command::Idle(options) => idle::run(&options),
         Command::NullBroker(options) => null_broker::run(&options),
         Command::Rtt(options) => rtt::run(&options),
         Command::Run(options) => return run::run(&options),
