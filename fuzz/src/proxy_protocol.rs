@@ -1,4 +1,4 @@
-//! The PROXY header that may stand in front of a connection to the management listener.
+//! The PROXY header in front of a connection: skipped where it may stand, read where it must.
 
 #[rustfmt::skip]
 #[path = "../../crates/penstock/src/server/proxy_protocol.rs"]
@@ -22,15 +22,38 @@ async fn behind(bytes: &[u8], piece: usize) -> Option<Vec<u8>> {
     tokio::join!(writer, reader).1
 }
 
+/// The same for the strict reader, with what it says of its connection.
+async fn read(bytes: &[u8], piece: usize) -> Option<(header::Origin, Vec<u8>)> {
+    let (mut near, mut far) = duplex(piece);
+    let writer = async move {
+        let _ = far.write_all(bytes).await;
+    };
+    let reader = async move {
+        let origin = header::read_header(&mut near).await.ok()?;
+        let mut rest = Vec::new();
+        near.read_to_end(&mut rest).await.ok()?;
+        Some((origin, rest))
+    };
+    tokio::join!(writer, reader).1
+}
+
 /// The first byte is the length of pieces, the rest the connection. Nothing panics; however the bytes are cut, the same is left, and
-/// that is their end, behind a header of at most 1,040 bytes or behind none.
+/// that is their end, behind a header of at most 1,040 bytes or behind none. What the strict reader takes, the other skips.
 pub fn run(data: &[u8]) {
     let [piece, bytes @ ..] = data else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without I/O");
-    let (whole, pieces) = runtime.block_on(async {
-        (behind(bytes, bytes.len().max(1)).await, behind(bytes, usize::from(*piece) + 1).await)
-    });
+    let (all, piece) = (bytes.len().max(1), usize::from(*piece) + 1);
+    let (whole, pieces) = runtime.block_on(async { (behind(bytes, all).await, behind(bytes, piece).await) });
     assert_eq!(whole, pieces);
+    let (strict, pieces) = runtime.block_on(async { (read(bytes, all).await, read(bytes, piece).await) });
+    assert_eq!(strict, pieces);
+    if let Some((origin, rest)) = strict {
+        // A header with nothing behind it leaves the other waiting for a first byte that never comes.
+        assert!(rest.is_empty() || whole.as_ref() == Some(&rest));
+        if let header::Origin::Client { endpoint: Some(endpoint), .. } = origin {
+            assert!(endpoint.bytes().all(|byte| byte.is_ascii_graphic()));
+        }
+    }
     if let Some(rest) = whole {
         assert!(bytes.ends_with(&rest));
         assert!(bytes.len() - rest.len() <= 1_040);

@@ -27,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use source::{Origin, Source};
 
 /// Everything `penstock serve` needs, resolved and checked.
@@ -149,6 +150,8 @@ impl fmt::Display for Mistake {
 pub struct Listen {
     /// Where it binds.
     pub address: SocketAddr,
+    /// `proxy_protocol = "required"`: every connection comes from one of these networks and begins with a PROXY header.
+    pub proxy_trusted: Option<Arc<[IpNet]>>,
     /// Connections open at once; one more is closed unserved.
     pub max_connections: usize,
     /// Of these, from one address. `None`: no such bound.

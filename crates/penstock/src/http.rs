@@ -4,6 +4,7 @@
 
 pub(crate) mod access;
 pub(crate) mod body;
+pub(crate) mod caller;
 mod consume;
 mod content_encoding;
 pub(crate) mod error;
@@ -35,6 +36,7 @@ use crate::http1::{BadHead, Body, ResponseBody, Service};
 use crate::metrics::{Metrics, RouteMetrics};
 use access::Access;
 use body::{BodyReader, Patience};
+use caller::Caller;
 use error::ApiError;
 use respond::{JSON, Response};
 use routes::Operation;
@@ -81,7 +83,7 @@ impl Context {
         &self,
         operation: &'static str,
         started: Instant,
-        log: Option<(Method, String)>,
+        log: Option<(Method, String, Rc<Caller>)>,
         response: Response,
     ) -> Response {
         let route = Operation::NAMES.iter().position(|known| *known == operation).unwrap_or(Operation::NAMES.len() - 1);
@@ -101,39 +103,47 @@ struct RequestRecord {
     status: StatusCode,
     started: Instant,
     /// Only when somebody reads the log at this level.
-    log: Option<(Method, String)>,
+    log: Option<(Method, String, Rc<Caller>)>,
 }
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         let took = self.started.elapsed();
         self.route.answered(self.status.as_u16(), took);
-        if let Some((method, path)) = &self.log {
+        if let Some((method, path, caller)) = &self.log {
             let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            tracing::debug!(%method, path, status = self.status.as_u16(), took_us, "request");
+            tracing::debug!(%method, path, status = self.status.as_u16(), took_us, %caller, "request");
         }
     }
 }
 
-/// What answers the requests of a worker's connections.
-impl Service for Rc<Context> {
+/// What answers the requests of one connection.
+pub(crate) struct Session {
+    pub(crate) context: Rc<Context>,
+    pub(crate) caller: Rc<Caller>,
+}
+
+impl Service for Session {
     async fn call(&self, request: Request<Body>) -> Response {
         let started = Instant::now();
         let log = tracing::enabled!(tracing::Level::DEBUG)
-            .then(|| (request.method().clone(), request.uri().path().to_owned()));
+            .then(|| (request.method().clone(), request.uri().path().to_owned(), self.caller.clone()));
         let found = Operation::find(request.method(), request.uri().path());
         let name = found.as_ref().map_or("none", Operation::name);
         let response = match found {
-            Ok(operation) => run(self, operation, request).await,
+            Ok(operation) if self.caller.is_balancer && !matches!(operation, Operation::Health) => {
+                respond::error(&ApiError::denied("a health check may ask for /healthz alone"))
+            }
+            Ok(operation) => run(&self.context, operation, request).await,
             Err(error) => respond::error(&error),
         };
-        self.recorded(name, started, log, response)
+        self.context.recorded(name, started, log, response)
     }
 
     fn refuse(&self, head: BadHead) -> Response {
         let started = Instant::now();
         let error = ApiError { close: true, ..ApiError::new(head.status.as_u16().into(), head.message) };
-        self.recorded("none", started, None, respond::error(&error))
+        self.context.recorded("none", started, None, respond::error(&error))
     }
 }
 

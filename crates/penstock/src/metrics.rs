@@ -47,6 +47,8 @@ struct Inner {
     workers: Box<[Worker]>,
     connections_refused: AtomicU64,
     tls_handshakes_failed: AtomicU64,
+    /// By [`ProxyRefusal`].
+    proxy_headers_refused: [AtomicU64; ProxyRefusal::ALL.len()],
     /// In the order in which they were asked for.
     routes: Mutex<Vec<RouteMetrics>>,
     body_bytes: AtomicU64,
@@ -64,6 +66,29 @@ struct Inner {
     /// Set once the bridge has them.
     budget: OnceLock<MemoryBudget>,
     cluster: OnceLock<Cluster>,
+}
+
+/// Why a connection to a listener that wants a PROXY header was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProxyRefusal {
+    /// It came from outside of `listen.proxy_trusted`; its header was not looked at.
+    Untrusted,
+    /// It does not begin with a header, or ends within it.
+    Absent,
+    /// The header is not well-formed.
+    Malformed,
+    /// The header did not come in time.
+    Slow,
+}
+
+impl ProxyRefusal {
+    /// In the order of their discriminants, with their labels.
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Untrusted, "untrusted"),
+        (Self::Absent, "absent"),
+        (Self::Malformed, "malformed"),
+        (Self::Slow, "slow"),
+    ];
 }
 
 #[derive(Default)]
@@ -84,6 +109,7 @@ impl Metrics {
             workers: (0..workers).map(|_| Worker::default()).collect(),
             connections_refused: AtomicU64::new(0),
             tls_handshakes_failed: AtomicU64::new(0),
+            proxy_headers_refused: Default::default(),
             routes: Mutex::new(Vec::new()),
             body_bytes: AtomicU64::new(0),
             records_written: AtomicU64::new(0),
@@ -143,6 +169,11 @@ impl Metrics {
     /// A TLS handshake ended without a session: a bad client, a timeout, or a plain health check's probe.
     pub fn tls_handshake_failed(&self) {
         self.0.tls_handshakes_failed.fetch_add(1, Relaxed);
+    }
+
+    /// A connection was closed before its first byte was served, because of the PROXY header in front of it.
+    pub(crate) fn proxy_header_refused(&self, why: ProxyRefusal) {
+        self.0.proxy_headers_refused[why as usize].fetch_add(1, Relaxed);
     }
 
     /// Body bytes that a client sent, decrypted, before `Content-Encoding` is undone. Called per chunk.

@@ -172,6 +172,7 @@ impl Server {
         let acceptor = Acceptor {
             listener,
             workers: ports,
+            balancers: config.listen.proxy_trusted.clone(),
             room: Room::new(config.listen.max_connections, config.listen.max_connections_per_source),
             metrics: metrics.clone(),
         };

@@ -38,8 +38,8 @@ pub(super) enum Kind {
     File,
     /// A list of `host:port`.
     Servers,
-    /// A list of texts.
-    List,
+    /// A list of IP networks, `10.0.0.0/16`, or addresses.
+    Networks,
     /// A list of topic names; one that ends in `*` is a prefix.
     Topics,
     /// A list of words, each one of these.
@@ -127,14 +127,20 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         "listen.proxy_protocol",
-        Kind::Choice(&[word("off"), not_yet("required")]),
+        Kind::Choice(&[word("off"), word("required")]),
         Default::Value("off"),
-        "Whether every connection begins with a PROXY protocol header that a load balancer puts there.",
+        "Whether every connection begins with a PROXY protocol header (version 2) that a load balancer puts there, before \
+         TLS. With `required` a connection without a whole and well-formed header, of at most 1 KiB and within 2 s, is \
+         closed, and the header says who the client is: its address and the VPC endpoint that it came through. A header \
+         without a client (`LOCAL`, a health check) is served nothing that needs an access rule.",
     ),
-    reserved(
+    key(
         "listen.proxy_trusted",
-        Kind::List,
-        "The networks, like `10.0.0.0/16`, from which a PROXY header is believed.",
+        Kind::Networks,
+        Default::Unset("required with `proxy_protocol = \"required\"`"),
+        "The networks of the load balancer, like `10.0.0.0/16`. A connection from elsewhere is closed whatever it says. \
+         Everybody who can connect from these networks can claim to be any client: let security groups leave the \
+         balancer alone in them.",
     ),
     key(
         "listen.max_connections",
@@ -148,7 +154,8 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Count { min: 0, max: 1_000_000 },
         Default::Value("0"),
         "Of these, connections from one address (of IPv6: one /64); further ones are closed unserved. `0`: no such \
-         bound, which it must be behind a load balancer that hides its clients' addresses.",
+         bound, which it must be behind a load balancer that hides its clients' addresses. With \
+         `listen.proxy_protocol` the address of the header counts; health checks do not count.",
     ),
     key(
         "listen.max_connection_age",

@@ -19,7 +19,7 @@ use super::{
     keys::{ACCESS_KEYS, Default, KEYS, Key, Kind, Served},
     memory,
     source::{Origin, Source, Values, Written},
-    values::{Raw, Value},
+    values::{Raw, Value, parse_network},
 };
 
 /// Unacknowledged bytes that one upload may hold: enough to keep every partition's batch in flight and the next one
@@ -34,7 +34,7 @@ pub(super) fn resolve(source: Source, folder: &Path) -> Result<Config, ConfigErr
     let mut settings = Settings::typed(KEYS, source.values, folder);
 
     let config = Config {
-        listen: listen(&settings),
+        listen: listen(&mut settings),
         tls: tls(&mut settings),
         kafka: kafka(&mut settings),
         producer: producer(&mut settings),
@@ -69,9 +69,18 @@ const WITHOUT_RULES: &str = "is reachable from other hosts, and no [[access]] ru
         allow = [\"produce\", \"consume\", \"admin\"]
 ";
 
-fn listen(settings: &Settings<'_>) -> Listen {
+fn listen(settings: &mut Settings<'_>) -> Listen {
+    let networks = settings.list("listen.proxy_trusted");
+    let networks: Arc<[_]> = networks.iter().filter_map(|text| parse_network(text)).collect();
+    let proxied = settings.word("listen.proxy_protocol") == "required";
+    if proxied && networks.is_empty() {
+        settings.mistake("listen.proxy_trusted", "is required with listen.proxy_protocol = \"required\"");
+    } else if !proxied && !networks.is_empty() {
+        settings.mistake("listen.proxy_trusted", "is of no use without listen.proxy_protocol = \"required\"");
+    }
     Listen {
         address: settings.address("listen.address"),
+        proxy_trusted: proxied.then_some(networks),
         max_connections: settings.size("listen.max_connections"),
         max_connections_per_source: Some(settings.size("listen.max_connections_per_source")).filter(|most| *most > 0),
         max_connection_age: settings.nonzero_duration("listen.max_connection_age"),

@@ -265,8 +265,6 @@ fn a_wrong_rule_is_named_by_its_index_and_missing_keys_are_required() {
 #[test]
 fn what_is_not_served_yet_is_known_and_refused() {
     for (section, line) in [
-        ("listen", "proxy_protocol = \"required\""),
-        ("listen", "proxy_trusted = [\"10.0.0.0/16\"]"),
         ("listen", "dialect = \"strimzi\""),
         ("tls", "client_auth = \"required\""),
         ("tls", "client_ca = \"ca.pem\""),
@@ -422,5 +420,21 @@ fn tls_keys_without_tls_to_the_brokers_are_a_mistake() {
         let found = mistakes(load(&format!("{MINIMAL}{key} = \"a.pem\"\n"), &[]));
         assert!(found[0].starts_with(&format!("kafka.{key} = \"a.pem\"")), "{found:?}");
         assert!(found[0].ends_with("needs kafka.security = \"tls\" or \"sasl_tls\""), "{found:?}");
+    }
+}
+
+#[test]
+fn a_proxy_header_is_believed_of_named_networks_only() {
+    let required = with("listen", "proxy_protocol = \"required\"");
+    let found = mistakes(load(&required, &[]));
+    assert!(found[0].starts_with("listen.proxy_trusted: is required"), "{found:?}");
+    let found = mistakes(load(&with("listen", "proxy_trusted = [\"10.0.0.0/16\"]"), &[]));
+    assert!(found[0].contains("is of no use"), "{found:?}");
+    let trusted = |networks| load(&required, &[("PENSTOCK_LISTEN__PROXY_TRUSTED", networks)]);
+    let listen = trusted("10.0.0.0/16, fd00::/8, 192.0.2.1").expect("valid").listen;
+    let networks: Vec<String> = listen.proxy_trusted.expect("required").iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/16", "fd00::/8", "192.0.2.1/32"]);
+    for wrong in ["10.0.0.0/33", "balancer", ""] {
+        assert!(mistakes(trusted(wrong))[0].contains("at least one IP network"), "{wrong}");
     }
 }

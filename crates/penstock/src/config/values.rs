@@ -1,6 +1,13 @@
 //! From raw values to typed ones: the parsers of every [`Kind`], and how its bounds are said.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
 
 use super::keys::{Choice, Kind};
 
@@ -83,7 +90,7 @@ impl Kind {
                 .filter(|duration| (min..=max).contains(duration))
                 .map(Value::Duration),
             Self::Address => text(raw).and_then(|text| text.parse().ok()).map(Value::Address),
-            Self::List => list(raw).map(Value::List),
+            Self::Networks => list_of(raw, |text| parse_network(text).is_some()).map(Value::List),
             Self::Servers => list_of(raw, is_host_port).map(Value::List),
             Self::Topics => list_of(raw, is_topic_pattern).map(Value::List),
             Self::Choices(choices) => match list_of(raw, |_| true) {
@@ -126,7 +133,7 @@ impl fmt::Display for Kind {
                 write!(f, "a duration like \"300s\", \"5ms\" or \"2m\" {}", Range(*min, *max, |time| show_duration(*time)))
             }
             Self::Address => f.write_str("an IP address and a port, like \"0.0.0.0:8443\" or \"[::1]:8443\""),
-            Self::List => f.write_str("a list of texts"),
+            Self::Networks => f.write_str("a list of at least one IP network, like \"10.0.0.0/16\" or \"fd00::/8\""),
             Self::Servers => f.write_str("a list of at least one \"host:port\""),
             Self::Topics => f.write_str(
                 "a list of at least one topic name (letters, digits, '.', '_', '-'; at most 249), each with or without a \
@@ -187,6 +194,11 @@ fn is_host_port(text: &str) -> bool {
         None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)),
     };
     host_fits && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+/// "10.0.0.0/16", or one address.
+pub(super) fn parse_network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 /// Kafka's own rule for topic names, with `*` at the end allowed.

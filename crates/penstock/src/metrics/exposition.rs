@@ -18,7 +18,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Inner, Metrics, histogram::Histogram};
+use super::{Inner, Metrics, ProxyRefusal, histogram::Histogram};
 
 /// Everything as text.
 pub(super) fn render(metrics: &Metrics) -> String {
@@ -75,6 +75,14 @@ impl Inner {
         .value(&self.connections_refused.load(Relaxed))?;
         out.counter("penstock_tls_handshakes_failed_total", "TLS handshakes that ended without a session.")?
             .value(&self.tls_handshakes_failed.load(Relaxed))?;
+        let mut refused = out.counter(
+            "penstock_proxy_headers_refused_total",
+            "Connections closed for want of a PROXY header from a trusted balancer, by reason.",
+        )?;
+        for (reason, label) in ProxyRefusal::ALL {
+            let count = self.proxy_headers_refused[reason as usize].load(Relaxed);
+            refused.labelled(&[("reason", label)], &count)?;
+        }
 
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut requests = out.counter("penstock_http_requests_total", "Requests answered, by route and status.")?;

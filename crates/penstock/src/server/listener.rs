@@ -6,16 +6,17 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{Metrics, OpenConnection};
+use crate::metrics::{Metrics, OpenConnection, ProxyRefusal};
 
 /// After an error that will not pass by itself at once (no more file descriptors), from the first to the longest pause.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -25,6 +26,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 pub(crate) struct Accepted {
     /// Non-blocking.
     pub(crate) stream: std::net::TcpStream,
+    /// The socket's other end: a client, or a load balancer.
+    pub(crate) peer: SocketAddr,
     pub(crate) open: Open,
 }
 
@@ -32,8 +35,16 @@ pub(crate) struct Accepted {
 #[derive(Debug)]
 pub(crate) struct Open {
     load: Arc<AtomicUsize>,
-    _place: Place,
+    place: Place,
     _metric: OpenConnection,
+}
+
+impl Open {
+    /// Counts the connection as one of `source`, which a header named after it was accepted. Whether there is room for
+    /// it.
+    pub(crate) fn count_as(&mut self, source: IpAddr) -> bool {
+        self.place.count_as(source)
+    }
 }
 
 impl Drop for Open {
@@ -63,21 +74,14 @@ impl Room {
         Arc::new(Self { most, most_of_one, taken: Mutex::default() })
     }
 
-    fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
-        let source = self.most_of_one.map(|_| network(source));
+    fn enter(self: &Arc<Self>) -> Option<Place> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.all == self.most {
             return None;
         }
-        if let (Some(source), Some(most)) = (source, self.most_of_one) {
-            let of_source = taken.by_source.entry(source).or_default();
-            if *of_source == most {
-                return None;
-            }
-            *of_source += 1;
-        }
         taken.all += 1;
-        Some(Place { room: self.clone(), source })
+        drop(taken);
+        Some(Place { room: self.clone(), source: None })
     }
 }
 
@@ -93,7 +97,25 @@ fn network(address: IpAddr) -> IpAddr {
 #[derive(Debug)]
 struct Place {
     room: Arc<Room>,
+    /// Where one source is bounded and this connection's is known.
     source: Option<IpAddr>,
+}
+
+impl Place {
+    fn count_as(&mut self, source: IpAddr) -> bool {
+        let (Some(most), None) = (self.room.most_of_one, self.source) else {
+            return true;
+        };
+        let source = network(source);
+        let mut taken = self.room.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_source = taken.by_source.entry(source).or_default();
+        if *of_source == most {
+            return false;
+        }
+        *of_source += 1;
+        self.source = Some(source);
+        true
+    }
 }
 
 impl Drop for Place {
@@ -133,6 +155,8 @@ pub(crate) struct Acceptor {
     pub(crate) listener: TcpListener,
     pub(crate) workers: Vec<WorkerPort>,
     pub(crate) room: Arc<Room>,
+    /// Where connections may come from, each with a PROXY header in front. `None`: from anywhere, without one.
+    pub(crate) balancers: Option<Arc<[IpNet]>>,
     pub(crate) metrics: Metrics,
 }
 
@@ -150,7 +174,7 @@ impl Acceptor {
             match accepted {
                 Ok((stream, client)) => {
                     backoff = BACKOFF.0;
-                    self.hand_over(stream, client.ip(), &mut first);
+                    self.hand_over(stream, client, &mut first);
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
@@ -168,7 +192,7 @@ impl Acceptor {
             tokio::select! {
                 biased;
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, client)) => self.hand_over(stream, client.ip(), &mut first),
+                    Ok((stream, client)) => self.hand_over(stream, client, &mut first),
                     Err(error) if concerns_one_connection(&error) => {}
                     Err(_) => break,
                 },
@@ -178,8 +202,20 @@ impl Acceptor {
     }
 
     /// `first` goes round, so that equally loaded workers take turns.
-    fn hand_over(&self, stream: TcpStream, source: IpAddr, first: &mut usize) {
-        let Some(place) = self.room.enter(source) else {
+    fn hand_over(&self, stream: TcpStream, peer: SocketAddr, first: &mut usize) {
+        if let Some(balancers) = &self.balancers
+            && !balancers.iter().any(|network| network.contains(&peer.ip().to_canonical()))
+        {
+            self.metrics.proxy_header_refused(ProxyRefusal::Untrusted);
+            tracing::debug!(%peer, "a connection is not from a trusted balancer");
+            return;
+        }
+        // Behind a balancer the header tells the source: the worker counts it.
+        let place = self.room.enter().and_then(|mut place| {
+            let fits = self.balancers.is_some() || place.count_as(peer.ip());
+            fits.then_some(place)
+        });
+        let Some(place) = place else {
             self.metrics.connection_refused();
             return;
         };
@@ -193,8 +229,8 @@ impl Acceptor {
             return;
         };
         worker.load.fetch_add(1, Ordering::Relaxed);
-        let open = Open { load: worker.load.clone(), _place: place, _metric: self.metrics.connection_opened(index) };
-        if worker.connections.send(Accepted { stream, open }).is_err() {
+        let open = Open { load: worker.load.clone(), place, _metric: self.metrics.connection_opened(index) };
+        if worker.connections.send(Accepted { stream, peer, open }).is_err() {
             tracing::error!(worker = index, "a worker is gone");
         }
     }
@@ -227,8 +263,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (ports, incoming) = (0..workers).map(|_| WorkerPort::new()).unzip();
-        let acceptor =
-            Acceptor { listener, workers: ports, room: Room::new(room, of_one), metrics: Metrics::new(workers) };
+        let room = Room::new(room, of_one);
+        let acceptor = Acceptor { listener, workers: ports, room, balancers: None, metrics: Metrics::new(workers) };
         let stop = CancellationToken::new();
         let task = tokio::spawn(acceptor.run(stop.clone()));
         Bench { address, incoming, stop, task }

@@ -17,15 +17,19 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::listener::Accepted;
+use super::listener::{Accepted, Open};
+use super::proxy_protocol::{HeaderError, Origin, read_header};
 use super::tls::TlsState;
 use crate::config::Config;
-use crate::http::Context;
 use crate::http::access::Access;
+use crate::http::caller::Caller;
 use crate::http::routes::Operation;
+use crate::http::{Context, Session};
 use crate::http1::{self, Limits};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ProxyRefusal};
 
+/// For the PROXY header in front of a connection: a balancer sends it in one segment with its first.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(2);
 /// TLS handshakes under way at once. Each costs about 0.1 ms of the worker's time; more at once only take longer each.
 const HANDSHAKES: usize = 256;
 /// For answers to be written after everything unresolved was given up.
@@ -178,8 +182,8 @@ struct Shell {
 impl Shell {
     /// One connection's task. Ends with the connection.
     async fn connection(self: Rc<Self>, accepted: Accepted) {
-        let Accepted { stream, open: _open } = accepted;
-        let stream = match TcpStream::from_std(stream) {
+        let Accepted { stream, peer, mut open } = accepted;
+        let mut stream = match TcpStream::from_std(stream) {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be served");
@@ -195,8 +199,13 @@ impl Shell {
             max_age: listen.max_connection_age,
             head_bytes: self.context.config.limits.head_bytes,
         };
+        let mut caller = Caller::of_socket(peer);
+        if listen.proxy_trusted.is_some() && !self.read_origin(&mut stream, &mut caller, &mut open).await {
+            return;
+        }
+        let session = Session { context: self.context.clone(), caller: Rc::new(caller) };
         let Some(tls) = &self.tls else {
-            http1::serve(stream, &self.context, limits, self.drain.clone()).await;
+            http1::serve(stream, &session, limits, self.drain.clone()).await;
             return;
         };
         let handshake = async {
@@ -206,7 +215,7 @@ impl Shell {
         match tokio::time::timeout(limits.head_timeout, handshake).await {
             Ok(Ok(stream)) => {
                 // On the heap, so that handshakes are small.
-                Box::pin(http1::serve(stream, &self.context, limits, self.drain.clone())).await;
+                Box::pin(http1::serve(stream, &session, limits, self.drain.clone())).await;
             }
             Ok(Err(error)) => {
                 self.context.metrics.tls_handshake_failed();
@@ -217,5 +226,33 @@ impl Shell {
                 tracing::debug!("a TLS handshake took too long");
             }
         }
+    }
+
+    /// Learns from the PROXY header who the client is. Whether the connection is to be served.
+    async fn read_origin(&self, stream: &mut TcpStream, caller: &mut Caller, open: &mut Open) -> bool {
+        let metrics = &self.context.metrics;
+        let refusal = match tokio::time::timeout(PROXY_TIMEOUT, read_header(stream)).await {
+            Ok(Ok(Origin::Balancer)) => {
+                caller.is_balancer = true;
+                return true;
+            }
+            Ok(Ok(Origin::Client { source, endpoint })) => {
+                caller.source = source;
+                caller.endpoint = endpoint;
+                let fits = source.is_none_or(|source| open.count_as(source.ip()));
+                if !fits {
+                    metrics.connection_refused();
+                }
+                return fits;
+            }
+            Ok(Err(HeaderError::Absent)) => ProxyRefusal::Absent,
+            Ok(Err(HeaderError::Malformed(problem))) => {
+                tracing::debug!(%caller, problem, "a PROXY header is not well-formed");
+                ProxyRefusal::Malformed
+            }
+            Err(_) => ProxyRefusal::Slow,
+        };
+        metrics.proxy_header_refused(refusal);
+        false
     }
 }

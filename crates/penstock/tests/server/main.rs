@@ -5,6 +5,7 @@ mod drain;
 mod harness;
 mod produce;
 mod progress;
+mod proxy_protocol;
 mod refusals;
 mod tls;
 mod topics;
