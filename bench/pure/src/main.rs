@@ -12,6 +12,9 @@
 //! | `batch` | batch of 1 MB | 100 B records framed into a buffer that was used before, closed, stamped: with its CRC32C |
 //! | `sequence` | batch | its numbers taken |
 
+// The modules that it includes are tested where they live; here their tests would not be found.
+#![cfg(not(test))]
+
 #[rustfmt::skip]
 #[path = "../../../crates/penstock/src/http/json_pointer.rs"]
 #[allow(dead_code, unreachable_pub, missing_docs, missing_debug_implementations, reason = "one function of it is used")]
