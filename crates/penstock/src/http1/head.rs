@@ -28,6 +28,7 @@ const fn bad(message: &'static str) -> BadHead {
     BadHead { status: StatusCode::BAD_REQUEST, message }
 }
 
+const TOO_LONG: BadHead = too_large("the head of the request is too long");
 const ONE_HOST: BadHead = bad("a request has exactly one Host header");
 
 const fn too_large(message: &'static str) -> BadHead {
@@ -67,8 +68,13 @@ impl HeadEnd {
     /// Where the head is in `bytes`, with its empty line, once all of it is there. `bytes` begins with what the last
     /// call was given. A head of more than `limit` bytes is refused.
     pub(crate) fn find(&mut self, bytes: &[u8], limit: usize) -> Result<Option<Range<usize>>, BadHead> {
+        self.check_first(bytes)?;
         while let Some(found) = memchr::memchr(b'\n', &bytes[self.scanned..]) {
             let at = self.scanned + found;
+            // However the bytes were cut, what is beyond the limit is not looked at.
+            if at + 1 - self.begin > limit {
+                return Err(TOO_LONG);
+            }
             if at == 0 || bytes[at - 1] != b'\r' {
                 return Err(bad("a line of a head ends with CR and LF"));
             }
@@ -79,26 +85,27 @@ impl HeadEnd {
                 continue;
             }
             if at - 1 > self.begin {
-                return if at + 1 - self.begin > limit {
-                    Err(too_large("the head of the request is too long"))
-                } else {
-                    Ok(Some(self.begin..at + 1))
-                };
+                return Ok(Some(self.begin..at + 1));
             }
             if self.begin > 0 {
                 return Err(bad("empty lines in front of a request"));
             }
             self.begin = at + 1;
+            self.check_first(bytes)?;
         }
         self.scanned = bytes.len();
-        // A request begins with a method's letter. Other protocols (TLS, for one) need not wait for a timeout to be told.
-        if bytes.get(self.begin).is_some_and(|first| !first.is_ascii_alphabetic() && *first != b'\r') {
-            return Err(bad("this is no request of HTTP/1.1"));
+        if bytes.len() - self.begin > limit { Err(TOO_LONG) } else { Ok(None) }
+    }
+
+    /// A request begins with a method, and methods with a letter. Other protocols (TLS, for one) need not wait for a timeout
+    /// to be told.
+    fn check_first(&self, bytes: &[u8]) -> Result<(), BadHead> {
+        match bytes.get(self.begin) {
+            Some(first) if !first.is_ascii_alphabetic() && *first != b'\r' => {
+                Err(bad("this is no request of HTTP/1.1"))
+            }
+            _ => Ok(()),
         }
-        if bytes.len() - self.begin > limit {
-            return Err(too_large("the head of the request is too long"));
-        }
-        Ok(None)
     }
 }
 

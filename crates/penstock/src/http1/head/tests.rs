@@ -49,6 +49,17 @@ fn lines_end_with_cr_and_lf() {
     assert_eq!(status(with("A: x\r\n folded\r\n")), 400);
 }
 
+/// Found by fuzzing: what was refused in pieces passed as a whole.
+#[test]
+fn what_is_refused_does_not_depend_on_how_it_is_cut() {
+    for head in ["+ET / HTTP/1.1\r\nHost: h\r\n\r\n", &format!("GET /{}\nx\r\n\r\n", "x".repeat(100))] {
+        let whole = HeadEnd::default().find(head.as_bytes(), 100).expect_err("refused");
+        let mut end = HeadEnd::default();
+        let cut = (1..=head.len()).find_map(|upto| end.find(&head.as_bytes()[..upto], 100).err());
+        assert_eq!(cut, Some(whole), "{head:?}");
+    }
+}
+
 #[test]
 fn what_is_no_request_is_told_at_once() {
     for bytes in [&b"\x16\x03\x01\x02\x00"[..], b"\0", b" GET", b"\r\n\r\n"] {
