@@ -194,26 +194,6 @@ fn a_request_that_others_may_read_differently_ends_the_connection() {
 }
 
 #[test]
-fn requests_that_come_together_are_answered_in_their_order() {
-    run(async {
-        let bridge = Bridge::start().await;
-        let mut client = bridge.client().await;
-        let mut requests = String::new();
-        for number in 0..100 {
-            let value = format!("{number}");
-            requests += &head("POST", RECORDS, &[("Content-Length", &value.len().to_string())]);
-            requests += &value;
-        }
-        client.send(requests).await;
-        for number in 0..100 {
-            assert_eq!(client.answer().await.json()["offset"], number);
-        }
-        let expected: Vec<_> = (0..100).map(|number| number.to_string()).collect();
-        assert_eq!(bridge.values(), expected);
-    });
-}
-
-#[test]
 fn of_a_chunked_body_that_breaks_off_the_last_half_line_is_not_written() {
     run(async {
         let bridge = Bridge::start().await;
