@@ -227,6 +227,10 @@ pub struct AccessRule {
     pub topics: Vec<TopicPattern>,
     /// What may be done with them.
     pub allow: Allow,
+    /// Body bytes a second, in this process. `None`: no bound.
+    pub rate_bytes: Option<u64>,
+    /// Requests a second, in this process. `None`: no bound.
+    pub rate_requests: Option<u64>,
 }
 
 impl AccessRule {
@@ -241,6 +245,8 @@ impl AccessRule {
 pub enum Identity {
     /// Every caller, known or not.
     Anyone,
+    /// Whoever comes through this VPC endpoint, by the PROXY header's word.
+    Endpoint(Box<str>),
 }
 
 /// A topic's name, or the beginning of one before a `*`.
@@ -271,6 +277,17 @@ pub enum Verb {
     Consume,
     /// Create and delete the topic.
     Admin,
+}
+
+impl Verb {
+    /// As rules name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Produce => "produce",
+            Self::Consume => "consume",
+            Self::Admin => "admin",
+        }
+    }
 }
 
 /// A set of [`Verb`]s.

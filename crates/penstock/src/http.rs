@@ -13,6 +13,7 @@ mod ndjson;
 mod params;
 mod produce;
 mod progress;
+pub(crate) mod rate;
 pub(crate) mod respond;
 pub(crate) mod routes;
 mod topics;
@@ -34,7 +35,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::http1::{BadHead, Body, ResponseBody, Service};
 use crate::metrics::{Metrics, RouteMetrics};
-use access::Access;
+use access::{Access, Grant};
 use body::{BodyReader, Patience};
 use caller::Caller;
 use error::ApiError;
@@ -44,7 +45,7 @@ use routes::Operation;
 /// What a worker's requests share.
 pub(crate) struct Context {
     pub(crate) config: Arc<Config>,
-    pub(crate) access: Access,
+    pub(crate) access: Arc<Access>,
     pub(crate) cluster: Cluster,
     pub(crate) pipeline: Pipeline,
     pub(crate) budget: MemoryBudget,
@@ -73,9 +74,9 @@ impl Context {
         }
     }
 
-    fn body_reader(&self, body: Body) -> BodyReader {
+    fn body_reader(&self, body: Body, grant: Grant) -> BodyReader {
         let patience = Patience { idle: self.config.listen.idle_timeout, min_rate: self.config.listen.min_body_rate };
-        BodyReader::new(body, patience, &self.stop_reading)
+        BodyReader::new(body, patience, grant.bytes, &self.stop_reading)
     }
 
     /// Has a request counted and logged when its answer is over.
@@ -134,7 +135,7 @@ impl Service for Session {
             Ok(operation) if self.caller.is_balancer && !matches!(operation, Operation::Health) => {
                 respond::error(&ApiError::denied("a health check may ask for /healthz alone"))
             }
-            Ok(operation) => run(&self.context, operation, request).await,
+            Ok(operation) => run(&self.context, &self.caller, operation, request).await,
             Err(error) => respond::error(&error),
         };
         self.context.recorded(name, started, log, response)
@@ -147,16 +148,16 @@ impl Service for Session {
     }
 }
 
-async fn run(context: &Rc<Context>, operation: Operation, request: Request<Body>) -> Response {
+async fn run(context: &Rc<Context>, caller: &Caller, operation: Operation, request: Request<Body>) -> Response {
     let query = request.uri().query();
     let answer = match operation {
-        Operation::Produce(topic) => return produce::produce(context, &topic, request).await,
-        Operation::Tombstone(topic) => return produce::tombstone(context, &topic, request).await,
-        Operation::ReadPartition(topic, partition) => consume::read(context, &topic, partition, query).await,
-        Operation::ListTopics => topics::list(context, query).await,
-        Operation::DescribeTopic(topic) => topics::describe(context, &topic, query).await,
-        Operation::CreateTopic(topic) => topics::create(context, &topic, request).await,
-        Operation::DeleteTopic(topic) => topics::delete(context, &topic, query).await,
+        Operation::Produce(topic) => return produce::produce(context, caller, &topic, request).await,
+        Operation::Tombstone(topic) => return produce::tombstone(context, caller, &topic, request).await,
+        Operation::ReadPartition(topic, partition) => consume::read(context, caller, &topic, partition, query).await,
+        Operation::ListTopics => topics::list(context, caller, query).await,
+        Operation::DescribeTopic(topic) => topics::describe(context, caller, &topic, query).await,
+        Operation::CreateTopic(topic) => topics::create(context, caller, &topic, request).await,
+        Operation::DeleteTopic(topic) => topics::delete(context, caller, &topic, query).await,
         Operation::Health => Ok(plain("ok\n")),
         Operation::OpenApi => {
             let mut response = Response::new(ResponseBody::whole(&include_bytes!("http/openapi.json")[..]));

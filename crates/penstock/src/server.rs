@@ -45,6 +45,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Tls};
+use crate::http::access::Access;
 use crate::metrics::Metrics;
 use listener::{Acceptor, Room, WorkerPort};
 use management::Management;
@@ -151,6 +152,7 @@ impl Server {
         metrics.set_budget(budget.clone());
         metrics.set_cluster(cluster.clone());
 
+        let access = Arc::new(Access::new(config.access.clone()));
         let (phase, phases) = watch::channel(Phase::Serving);
         let draining = Arc::new(AtomicBool::new(false));
         let mut ports = Vec::new();
@@ -159,6 +161,7 @@ impl Server {
             let (port, incoming) = WorkerPort::new();
             let parts = Parts {
                 config: config.clone(),
+                access: access.clone(),
                 cluster: cluster.clone(),
                 budget: budget.clone(),
                 metrics: metrics.clone(),

@@ -451,8 +451,8 @@ pub(super) const ACCESS_KEYS: &[Key] = &[
         "access.identity",
         Kind::Text,
         Default::Required,
-        "Who the rule is for. This version serves `anyone`: every caller, known or not. `vpce-…` (a VPC endpoint), \
-         `cert:…` (a client certificate's name) and `user:…` are known by name and refused.",
+        "Who the rule is for: `anyone`, every caller, known or not; or the id of a VPC endpoint, `vpce-…`, which needs \
+         `listen.proxy_protocol`. `cert:…` (a client certificate's name) and `user:…` are known by name and refused.",
     ),
     key(
         "access.topics",
@@ -467,14 +467,18 @@ pub(super) const ACCESS_KEYS: &[Key] = &[
         "What may be done with them: `produce` writes records and tombstones, `consume` reads records and describes \
          topics, `admin` creates and deletes topics.",
     ),
-    reserved(
+    key(
         "access.rate_bytes",
-        Kind::Bytes { min: 1, max: u64::MAX },
-        "Body bytes a second that the identity may send.",
+        Kind::Bytes { min: KIB, max: u64::MAX },
+        Default::Unset("no bound"),
+        "Body bytes a second under this rule, in each instance, all its callers together; a burst is one second's worth. \
+         A body that is over it is read more slowly; a request that comes meanwhile gets 429 with `Retry-After`.",
     ),
-    reserved(
+    key(
         "access.rate_requests",
         Kind::Count { min: 1, max: u64::MAX },
-        "Requests a second that the identity may send.",
+        Default::Unset("no bound"),
+        "Requests a second under this rule, likewise; one more gets 429 with `Retry-After`. The first rule that allows a \
+         request is the one that it counts under.",
     ),
 ];

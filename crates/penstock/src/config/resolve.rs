@@ -45,7 +45,7 @@ pub(super) fn resolve(source: Source, folder: &Path) -> Result<Config, ConfigErr
         drain: drain(&mut settings),
         runtime: runtime(&settings),
     };
-    let (access, wrong_rules) = access(rules);
+    let (access, wrong_rules) = access(rules, config.listen.proxy_trusted.is_some());
     if access.is_empty() && wrong_rules.is_empty() && !is_loopback(config.listen.address.ip()) {
         settings.mistake("listen.address", WITHOUT_RULES);
     }
@@ -221,14 +221,27 @@ fn runtime(settings: &Settings<'_>) -> Runtime {
 }
 
 /// The rules, and what is wrong with any of them.
-fn access(rules: Vec<Settings<'_>>) -> (Vec<AccessRule>, Vec<Mistake>) {
+fn access(rules: Vec<Settings<'_>>, proxied: bool) -> (Vec<AccessRule>, Vec<Mistake>) {
     let (mut resolved, mut wrong) = (Vec::new(), Vec::new());
     for (index, mut rule) in rules.into_iter().enumerate() {
-        if let Some(identity) = rule.text("access.identity").filter(|identity| identity != "anyone") {
-            let known = ["vpce-", "cert:", "user:"].iter().any(|prefix| identity.starts_with(prefix));
-            let not_yet = if known { "is not served by this version; it " } else { "" };
-            rule.mistake("access.identity", format!("{not_yet}must be \"anyone\""));
-        }
+        let identity = match rule.text("access.identity") {
+            Some(id) if id.starts_with("vpce-") => {
+                if !proxied {
+                    rule.mistake("access.identity", "needs listen.proxy_protocol = \"required\"");
+                }
+                Identity::Endpoint(id.into())
+            }
+            Some(identity) if identity != "anyone" => {
+                let known = ["cert:", "user:"].iter().any(|prefix| identity.starts_with(prefix));
+                let not_yet = if known { "is not served by this version; it " } else { "" };
+                rule.mistake(
+                    "access.identity",
+                    format!("{not_yet}must be \"anyone\" or a VPC endpoint's id, \"vpce-…\""),
+                );
+                Identity::Anyone
+            }
+            _ => Identity::Anyone,
+        };
         let topics = rule.list("access.topics").into_iter().map(|topic| match topic.strip_suffix('*') {
             Some(prefix) => TopicPattern::Prefix(prefix.into()),
             None => TopicPattern::Name(topic.into()),
@@ -236,7 +249,9 @@ fn access(rules: Vec<Settings<'_>>) -> (Vec<AccessRule>, Vec<Mistake>) {
         let words = rule.words("access.allow");
         let has = |word| words.contains(&word);
         let allow = Allow { produce: has("produce"), consume: has("consume"), admin: has("admin") };
-        resolved.push(AccessRule { identity: Identity::Anyone, topics: topics.collect(), allow });
+        let (rate_bytes, rate_requests) =
+            (rule.optional_number("access.rate_bytes"), rule.optional_number("access.rate_requests"));
+        resolved.push(AccessRule { identity, topics: topics.collect(), allow, rate_bytes, rate_requests });
         wrong.extend(rule.mistakes.into_iter().map(|mistake| mistake.in_rule(index)));
     }
     (resolved, wrong)
@@ -358,9 +373,13 @@ impl<'a> Settings<'a> {
         usize::try_from(self.number(path)).unwrap_or(usize::MAX)
     }
 
-    fn optional_size(&self, path: &str) -> Option<usize> {
+    fn optional_number(&self, path: &str) -> Option<u64> {
         let Some(Value::Number(number)) = self.get(path) else { return None };
-        Some(usize::try_from(*number).unwrap_or(usize::MAX))
+        Some(*number)
+    }
+
+    fn optional_size(&self, path: &str) -> Option<usize> {
+        self.optional_number(path).map(|number| usize::try_from(number).unwrap_or(usize::MAX))
     }
 
     fn duration(&self, path: &str) -> Duration {

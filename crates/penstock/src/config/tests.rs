@@ -250,10 +250,10 @@ fn a_wrong_rule_is_named_by_its_index_and_missing_keys_are_required() {
     let found = mistakes(load(&format!("{MINIMAL}{rules}"), &[]));
     for expected in [
         "access.topic (line 18): no such key; did you mean access.topics?",
-        "access[0].identity = \"user:eve\" (line 8): is not served by this version; it must be \"anyone\"",
+        "access[0].identity = \"user:eve\" (line 8): is not served by this version; it must be \"anyone\" or a VPC",
         "access[1].topics = [\"no spaces\"] (line 13): must be a list of at least one topic name",
         "access[1].allow = [\"write\"] (line 14): must be a list of \"produce\", \"consume\" or \"admin\"",
-        "access[1].rate_bytes = 5 (line 15): is not served by this version",
+        "access[1].rate_bytes = 5 (line 15): must be bytes",
         "access[2].topics: is required",
         "access[2].allow: is required",
     ] {
@@ -437,4 +437,15 @@ fn a_proxy_header_is_believed_of_named_networks_only() {
     for wrong in ["10.0.0.0/33", "balancer", ""] {
         assert!(mistakes(trusted(wrong))[0].contains("at least one IP network"), "{wrong}");
     }
+}
+
+#[test]
+fn a_rule_for_an_endpoint_needs_headers_that_tell_it() {
+    let rule = "[[access]]\nidentity = \"vpce-1\"\ntopics = [\"*\"]\nallow = [\"produce\"]\nrate_requests = 5\n";
+    let found = mistakes(load(&format!("{MINIMAL}{rule}"), &[]));
+    assert!(found[0].starts_with("access[0].identity = \"vpce-1\" (line 8): needs listen.proxy_protocol"), "{found:?}");
+    let proxied = with("listen", "proxy_protocol = \"required\"\nproxy_trusted = [\"10.0.0.0/16\"]");
+    let config = load(&format!("{proxied}{rule}"), &[]).expect("valid");
+    assert_eq!(config.access[0].identity, Identity::Endpoint("vpce-1".into()));
+    assert_eq!((config.access[0].rate_requests, config.access[0].rate_bytes), (Some(5), None));
 }

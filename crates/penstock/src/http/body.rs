@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::error::{ApiError, code};
+use super::rate::Bucket;
 use crate::http1::{Alarm, Body};
 
 /// The rate of a body is looked at over this much waiting at a time.
@@ -34,6 +36,8 @@ pub(crate) struct BodyReader {
     patience: Patience,
     /// Asks readers to stop: the end of a drain is near.
     stop: CancellationToken,
+    /// What its bytes count against.
+    rate: Option<Arc<Bucket>>,
     /// Made when the client is first waited for. Most bodies come with their heads, and cost neither a timer nor this.
     waiting: Option<Box<Waiting>>,
     /// Since when the client is waited for.
@@ -51,10 +55,11 @@ struct Waiting {
 }
 
 impl BodyReader {
-    pub(crate) fn new(body: Body, patience: Patience, stop: &CancellationToken) -> Self {
+    pub(crate) fn new(body: Body, patience: Patience, rate: Option<Arc<Bucket>>, stop: &CancellationToken) -> Self {
         Self {
             body,
             patience,
+            rate,
             stop: stop.clone(),
             waiting: None,
             waiting_since: None,
@@ -79,7 +84,21 @@ impl BodyReader {
     ///
     /// Safe: a chunk is either returned or still to come.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
-        std::future::poll_fn(|cx| self.poll_chunk(cx)).await
+        let Some(rate) = self.rate.clone() else {
+            return std::future::poll_fn(|cx| self.poll_chunk(cx)).await;
+        };
+        // Over its rate, the client is held back as it is when there is no room.
+        while let Err(wait) = rate.settled(Instant::now()) {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.stop.cancelled() => return Err(ApiError::draining()),
+            }
+        }
+        let chunk = std::future::poll_fn(|cx| self.poll_chunk(cx)).await?;
+        if let Some(chunk) = &chunk {
+            rate.charge(Instant::now(), chunk.len());
+        }
+        Ok(chunk)
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ApiError>> {

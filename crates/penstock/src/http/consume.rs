@@ -23,6 +23,7 @@ use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use super::Context;
+use super::caller::Caller;
 use super::error::ApiError;
 use super::params::Query;
 use super::respond::{NDJSON, Response};
@@ -124,11 +125,12 @@ impl ReadParams {
 /// Reads from a partition and answers with what is there, at most `wait_ms` later if nothing is.
 pub(crate) async fn read(
     context: &Context,
+    caller: &Caller,
     name: &str,
     partition: i32,
     query: Option<&str>,
 ) -> Result<Response, ApiError> {
-    context.access.check(name, Verb::Consume)?;
+    context.access.check(caller, name, &[Verb::Consume])?;
     let params = ReadParams::parse(query)?;
     let topic = topic_info(context, name).await?;
     let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
 
 use hyper::StatusCode;
 use kafka_client::{ErrorCode, TopicError};
@@ -25,6 +26,7 @@ pub(crate) mod code {
     pub(crate) const TOO_LARGE: u32 = 413;
     pub(crate) const UNSUPPORTED_MEDIA: u32 = 415;
     pub(crate) const EMPTY_BODY: u32 = 42206;
+    pub(crate) const OVER_RATE: u32 = 429;
     pub(crate) const OVERLOADED: u32 = 50301;
     pub(crate) const NO_BROKER: u32 = 50302;
     pub(crate) const NOT_ENOUGH_REPLICAS: u32 = 50303;
@@ -58,6 +60,15 @@ impl ApiError {
 
     pub(crate) fn denied(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(code::DENIED, message)
+    }
+
+    /// 429: the access rule's rate is used up for so long.
+    pub(crate) fn over_rate(wait: Duration) -> Self {
+        let seconds = wait.as_millis().div_ceil(1000).max(1);
+        Self {
+            retry_after: Some(u64::try_from(seconds).unwrap_or(u64::MAX)),
+            ..Self::new(code::OVER_RATE, "over the rate that the access rule allows; nothing was written")
+        }
     }
 
     pub(crate) fn no_topic(topic: &str) -> Self {

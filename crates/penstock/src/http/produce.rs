@@ -29,7 +29,9 @@ use serde::de::IgnoredAny;
 use tokio::sync::oneshot;
 
 use super::Context;
+use super::access::Grant;
 use super::body::BodyReader;
+use super::caller::Caller;
 use super::content_encoding::{BrokenEncoding, ContentEncoding, Decoder};
 use super::error::{ApiError, code};
 use super::ndjson::{LineSink, LineSplitter};
@@ -44,14 +46,14 @@ use crate::http1::{Body, ResponseBody};
 const TOPIC_LOOKUP: Duration = Duration::from_secs(3);
 
 /// `POST …/records`.
-pub(crate) async fn produce(context: &Rc<Context>, name: &str, request: Request<Body>) -> Response {
+pub(crate) async fn produce(context: &Rc<Context>, caller: &Caller, name: &str, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
-    let Admitted { params, topic, encoding } = match admit(context, name, &head).await {
+    let Admitted { params, topic, encoding, grant } = match admit(context, caller, name, &head).await {
         Ok(admitted) => admitted,
         Err(error) => return respond::error(&error),
     };
     let awaits_continue = body.awaits_continue();
-    let reader = context.body_reader(body);
+    let reader = context.body_reader(body, grant);
     let delivery = context.pipeline.delivery(params.timeout, params.first_line);
     if !params.ndjson {
         return single_record(context, &params, encoding, topic, delivery, reader).await;
@@ -68,10 +70,10 @@ pub(crate) async fn produce(context: &Rc<Context>, name: &str, request: Request<
 }
 
 /// `DELETE …/records`: a tombstone for a key.
-pub(crate) async fn tombstone(context: &Rc<Context>, name: &str, request: Request<Body>) -> Response {
+pub(crate) async fn tombstone(context: &Rc<Context>, caller: &Caller, name: &str, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
     let written = async {
-        let Admitted { params, topic, .. } = admit(context, name, &head).await?;
+        let Admitted { params, topic, .. } = admit(context, caller, name, &head).await?;
         let Key::Fixed(key) = &params.key else {
             return Err(ApiError::bad_request("a tombstone needs a key: the header Kafka-Key or Kafka-Key-Base64"));
         };
@@ -93,11 +95,12 @@ struct Admitted {
     params: ProduceParams,
     topic: Topic,
     encoding: ContentEncoding,
+    grant: Grant,
 }
 
 /// Every check that needs no body, in the order in which clients learn most.
-async fn admit(context: &Rc<Context>, name: &str, head: &Parts) -> Result<Admitted, ApiError> {
-    context.access.check(name, Verb::Produce)?;
+async fn admit(context: &Rc<Context>, caller: &Caller, name: &str, head: &Parts) -> Result<Admitted, ApiError> {
+    let grant = context.access.check(caller, name, &[Verb::Produce])?;
     let config = &context.config;
     let delivery_timeout = config.producer.pipeline.delivery_timeout;
     let params = ProduceParams::parse(head.uri.query(), &head.headers, config.producer.validate, delivery_timeout)?;
@@ -131,7 +134,7 @@ async fn admit(context: &Rc<Context>, name: &str, head: &Parts) -> Result<Admitt
     if context.budget.refuses_new() {
         return Err(ApiError::overloaded());
     }
-    Ok(Admitted { params, topic, encoding })
+    Ok(Admitted { params, topic, encoding, grant })
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

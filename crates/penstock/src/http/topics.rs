@@ -11,6 +11,7 @@ use kafka_client::{ErrorCode, TopicInfo};
 use serde::{Deserialize, Serialize};
 
 use super::Context;
+use super::caller::Caller;
 use super::error::{ApiError, code};
 use super::params::Query;
 use super::respond::{Response, json};
@@ -49,12 +50,12 @@ impl TopicSummary {
 }
 
 /// `GET /v1/topics`: those that the caller may do something with, by name.
-pub(crate) async fn list(context: &Context, query: Option<&str>) -> Result<Response, ApiError> {
+pub(crate) async fn list(context: &Context, caller: &Caller, query: Option<&str>) -> Result<Response, ApiError> {
     Query::parse(query)?.finish()?;
     let mut topics: Vec<TopicSummary> = ask("", context.cluster.list_topics())
         .await?
         .iter()
-        .filter(|info| context.access.sees(&info.name))
+        .filter(|info| context.access.sees(caller, &info.name))
         .map(|info| TopicSummary::of(info))
         .collect();
     topics.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
@@ -83,9 +84,13 @@ struct PartitionDescription {
 
 /// `GET /v1/topics/{topic}`, for whoever may read from it or administer it. `configs` are those that differ from the
 /// cluster's defaults, secrets as null.
-pub(crate) async fn describe(context: &Context, name: &str, query: Option<&str>) -> Result<Response, ApiError> {
-    let allowed = context.access.check(name, Verb::Consume);
-    allowed.or_else(|error| context.access.check(name, Verb::Admin).map_err(|_| error))?;
+pub(crate) async fn describe(
+    context: &Context,
+    caller: &Caller,
+    name: &str,
+    query: Option<&str>,
+) -> Result<Response, ApiError> {
+    context.access.check(caller, name, &[Verb::Consume, Verb::Admin])?;
     Query::parse(query)?.finish()?;
     let info = topic_info(context, name).await?;
     let asked = ask(name, context.cluster.describe_topic_configs(name));
@@ -142,11 +147,16 @@ fn cluster_default<N: From<i8>>() -> N {
 }
 
 /// `PUT /v1/topics/{topic}`: 201 when it was created, 200 when it is there with the same numbers, 409 with others.
-pub(crate) async fn create(context: &Rc<Context>, name: &str, request: Request<Body>) -> Result<Response, ApiError> {
+pub(crate) async fn create(
+    context: &Rc<Context>,
+    caller: &Caller,
+    name: &str,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
-    context.access.check(name, Verb::Admin)?;
+    let grant = context.access.check(caller, name, &[Verb::Admin])?;
     Query::parse(head.uri.query())?.finish()?;
-    let mut reader = context.body_reader(body);
+    let mut reader = context.body_reader(body, grant);
     let mut document = Vec::new();
     while let Some(chunk) = reader.chunk().await? {
         if document.len() + chunk.len() > CREATE_BODY_BYTES {
@@ -228,8 +238,13 @@ fn refused_creation(name: &str, error: &kafka_client::Error) -> ApiError {
 }
 
 /// `DELETE /v1/topics/{topic}`: 204.
-pub(crate) async fn delete(context: &Context, name: &str, query: Option<&str>) -> Result<Response, ApiError> {
-    context.access.check(name, Verb::Admin)?;
+pub(crate) async fn delete(
+    context: &Context,
+    caller: &Caller,
+    name: &str,
+    query: Option<&str>,
+) -> Result<Response, ApiError> {
+    context.access.check(caller, name, &[Verb::Admin])?;
     Query::parse(query)?.finish()?;
     ask(name, context.cluster.delete_topic(name)).await?;
     let mut response = Response::new(ResponseBody::empty());

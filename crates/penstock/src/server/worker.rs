@@ -51,6 +51,7 @@ pub(crate) enum Phase {
 /// What a worker is made of; everything here is shared by all.
 pub(crate) struct Parts {
     pub(crate) config: Arc<Config>,
+    pub(crate) access: Arc<Access>,
     pub(crate) cluster: Cluster,
     pub(crate) budget: MemoryBudget,
     pub(crate) metrics: Metrics,
@@ -102,11 +103,11 @@ pub(crate) struct WorkerDied;
 
 /// The worker's life: serve, drain, end.
 async fn run(parts: Parts, mut incoming: mpsc::UnboundedReceiver<Accepted>) {
-    let Parts { config, cluster, budget, metrics, tls, draining, mut phase } = parts;
+    let Parts { config, access, cluster, budget, metrics, tls, draining, mut phase } = parts;
     let observer = Arc::new(metrics.clone());
     let pipeline = Pipeline::new(config.producer.pipeline.clone(), cluster.clone(), budget.clone(), observer);
     let context = Rc::new(Context {
-        access: Access::new(config.access.clone()),
+        access,
         routes: Operation::NAMES.map(|name| metrics.route(name)),
         stop_reading: CancellationToken::new(),
         tasks: TaskTracker::new(),

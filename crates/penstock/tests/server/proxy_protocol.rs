@@ -166,3 +166,30 @@ fn the_bound_on_one_source_is_on_the_clients_address() {
         while !greeted(&proxied(b"")).await {}
     });
 }
+
+#[test]
+fn an_endpoint_may_do_what_its_rule_says_and_no_more_often() {
+    run(async {
+        let rule =
+            "[[access]]\nidentity = \"vpce-1\"\ntopics = [\"events\"]\nallow = [\"produce\"]\nrate_requests = 1\n";
+        let settings =
+            "[listen]\nproxy_protocol = \"required\"\nproxy_trusted = [\"127.0.0.2\"]\n[tls]\nmode = \"off\"\n";
+        let bridge = Bridge::with(&format!("{settings}{rule}")).await;
+        let produce = async |id: &str| {
+            let mut stream = from([127, 0, 0, 2], bridge.data).await;
+            stream.write_all(&proxied(&endpoint(id))).await.expect("taken");
+            Client::over(stream).request("POST", "/v1/topics/events/records", &[], b"x").await
+        };
+        assert_eq!(produce("vpce-2").await.error_code(), 40301);
+        assert_eq!(produce("vpce-1").await.status, 200);
+        // As many as are needed to be faster than one a second on any machine.
+        let refused = loop {
+            let answer = produce("vpce-1").await;
+            if answer.status != 200 {
+                break answer;
+            }
+        };
+        assert_eq!(refused.error_code(), 429);
+        assert_eq!(refused.header("retry-after"), Some("1"));
+    });
+}
