@@ -231,7 +231,8 @@ async fn clients_that_leave_in_the_middle_leave_nothing_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_that_wait_take_no_memory_and_reads_of_much_take_their_share() {
     let cluster = one_broker();
-    let bridge = Bridge::start_with(&Settings::new(&cluster.bootstrap()).set("producer.memory_bytes", "\"16MiB\""));
+    let settings = Settings::new(&cluster.bootstrap()).set("producer.memory_bytes", "\"16MiB\"");
+    let bridge = Bridge::start_with(&settings.set("runtime.workers", "2"));
     let topic = cluster.create_topic("waiting", 2);
     let request = format!("GET /v1/topics/{topic}/partitions/0/records?max_bytes=16777216&wait_ms=60000");
     let mut readers = Vec::new();
@@ -240,6 +241,11 @@ async fn reads_that_wait_take_no_memory_and_reads_of_much_take_their_share() {
         reader.send(&request, &[], b"").await;
         readers.push(reader);
     }
+    // A read asks first for what is there already, and is charged for it; then it waits and holds nothing. What is left
+    // are the slabs that two workers keep.
+    let connections = || bridge.metric("penstock_http_connections", &[]);
+    let wait = || (connections() == 100.0 && used(&bridge) <= f64::from(4 << 20)).then_some(());
+    eventually("all of them wait", END, wait);
     // Another partition takes five mebibytes meanwhile: they are in nobody's way.
     let path = format!("/v1/topics/{topic}/records?partition=1");
     let lines = log_lines(0, 25_000);
