@@ -366,13 +366,13 @@ impl Accumulator {
 
     /// Sees that the partition has an open batch for records with this delivery timeout. False, with nothing done, if
     /// the one that is open is for others.
-    pub(crate) fn open(&mut self, id: PartitionId, timeout: Duration, now: Instant) -> bool {
+    pub(crate) fn open(&mut self, id: PartitionId, timeout: Duration, now: impl FnOnce() -> Instant) -> bool {
         let topic = self.topics[id.topic].as_mut().expect("a handle keeps its topic");
         let partition = &mut topic.partitions[id.index];
         match &partition.open {
             Some(open) => open.timeout == timeout,
             None => {
-                partition.open = Some(Open::new(self.pool.take(partition.large), now, timeout));
+                partition.open = Some(Open::new(self.pool.take(partition.large), now(), timeout));
                 true
             }
         }

@@ -112,31 +112,24 @@ impl<'a> Appender<'a> {
         {
             return;
         }
-        self.begin_run(target, record);
+        self.begin_run(partition, matches!(target, Target::Any), record);
     }
 
-    /// Appends the first record of a run.
+    /// Appends the first record of a run. With keys that may be every record: the clock is read for a new batch alone.
     #[inline(never)]
-    fn begin_run(&mut self, target: Target<'_>, record: Record<'_>) {
+    fn begin_run(&mut self, mut partition: usize, sticky: bool, record: Record<'_>) {
         self.end_run();
         if !self.live {
             self.refuse_line(Cause::TopicGone);
             return;
         }
-        let sticky = matches!(target, Target::Any);
-        let mut partition = match target {
-            Target::Any => {
-                if self.sticky == NOWHERE {
-                    self.sticky = self.acc.sticky(self.slot, Instant::now());
-                }
-                self.sticky
-            }
-            Target::Key(key) => partition_for_key(key, self.partitions) as usize,
-            Target::Partition(partition, _) => partition as usize,
-        };
+        if sticky && partition == NOWHERE {
+            partition = self.acc.sticky(self.slot, Instant::now());
+            self.sticky = partition;
+        }
         loop {
             let id = PartitionId { topic: self.slot, index: partition };
-            if self.acc.open(id, self.delivery.timeout(), Instant::now()) {
+            if self.acc.open(id, self.delivery.timeout(), Instant::now) {
                 let (count, bytes) = self.acc.open_size(id);
                 if self.acc.append(id, record) {
                     self.run = Run { partition, sticky, count, bytes };
