@@ -224,7 +224,9 @@ pub struct AccessRule {
     /// Who the rule is for.
     pub identity: Identity,
     /// The topics it is about.
-    pub topics: Vec<TopicPattern>,
+    pub topics: Vec<NamePattern>,
+    /// The consumer groups it is about.
+    pub groups: Vec<NamePattern>,
     /// What may be done with them.
     pub allow: Allow,
     /// Body bytes a second, in this process. `None`: no bound.
@@ -238,6 +240,16 @@ impl AccessRule {
     pub fn allows(&self, topic: &str, verb: Verb) -> bool {
         self.allow.contains(verb) && self.topics.iter().any(|pattern| pattern.matches(topic))
     }
+
+    /// Whether this rule lets `verb` be done with the consumer group `group`.
+    pub fn allows_group(&self, group: &str, verb: Verb) -> bool {
+        self.allow.contains(verb) && self.groups.iter().any(|pattern| pattern.matches(group))
+    }
+
+    /// Whether this rule lets `verb` be done with the whole cluster: it is about every topic.
+    pub fn allows_cluster(&self, verb: Verb) -> bool {
+        self.allow.contains(verb) && self.topics.iter().any(NamePattern::is_all)
+    }
 }
 
 /// Who a rule is for.
@@ -249,33 +261,46 @@ pub enum Identity {
     Endpoint(Box<str>),
 }
 
-/// A topic's name, or the beginning of one before a `*`.
+/// A name, of a topic or a consumer group, or the beginning of one before a `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TopicPattern {
+pub enum NamePattern {
     /// `orders`
     Name(Arc<str>),
     /// `logs-*`; empty for `*`.
     Prefix(Arc<str>),
 }
 
-impl TopicPattern {
-    /// Whether `topic` is meant.
-    pub fn matches(&self, topic: &str) -> bool {
-        match self {
-            Self::Name(name) => **name == *topic,
-            Self::Prefix(prefix) => topic.starts_with(&**prefix),
+impl NamePattern {
+    /// As it is written in a rule.
+    pub fn parse(text: &str) -> Self {
+        match text.strip_suffix('*') {
+            Some(prefix) => Self::Prefix(prefix.into()),
+            None => Self::Name(text.into()),
         }
+    }
+
+    /// Whether `name` is meant.
+    pub fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Name(own) => **own == *name,
+            Self::Prefix(prefix) => name.starts_with(&**prefix),
+        }
+    }
+
+    /// Whether every name is meant.
+    pub fn is_all(&self) -> bool {
+        matches!(self, Self::Prefix(prefix) if prefix.is_empty())
     }
 }
 
-/// What a caller may do with a topic.
+/// What a caller may do with a topic or a consumer group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     /// Write records and tombstones.
     Produce,
-    /// Read records, and describe the topic.
+    /// Read records, describe the topic; join the group, commit and read its offsets.
     Consume,
-    /// Create and delete the topic.
+    /// Create, change and delete the topic; delete the group.
     Admin,
 }
 

@@ -42,6 +42,8 @@ pub(super) enum Kind {
     Networks,
     /// A list of topic names; one that ends in `*` is a prefix.
     Topics,
+    /// A list of consumer groups' names; one that ends in `*` is a prefix.
+    Groups,
     /// A list of words, each one of these.
     Choices(&'static [Choice]),
 }
@@ -457,15 +459,22 @@ pub(super) const ACCESS_KEYS: &[Key] = &[
     key(
         "access.topics",
         Kind::Topics,
-        Default::Required,
-        "Topics by name; one that ends in `*` is a prefix, `*` alone is every topic.",
+        Default::Unset("required, unless `groups` is set"),
+        "Topics by name; one that ends in `*` is a prefix, `*` alone is every topic. What concerns the whole cluster \
+         (brokers, its settings, ACLs) needs `admin` on `*`.",
+    ),
+    key(
+        "access.groups",
+        Kind::Groups,
+        Default::Unset("every group if `topics` has `*`, else none"),
+        "Consumer groups, likewise. A group reads topics: those need a rule, too.",
     ),
     key(
         "access.allow",
         Kind::Choices(&[word("produce"), word("consume"), word("admin")]),
         Default::Required,
-        "What may be done with them: `produce` writes records and tombstones, `consume` reads records and describes \
-         topics, `admin` creates and deletes topics.",
+        "What may be done with them: `produce` writes records and tombstones; `consume` reads records, describes topics, \
+         joins groups, commits and reads their offsets; `admin` creates, changes and deletes topics, and deletes groups.",
     ),
     key(
         "access.rate_bytes",

@@ -15,7 +15,7 @@ use kafka_records::Compression;
 
 use super::{
     AccessRule, Allow, Config, ConfigError, Drain, Identity, Limits, Listen, Log, LogFormat, Management, Mistake,
-    Producer, Runtime, Tls, TlsFiles, TopicPattern, Validate, files,
+    NamePattern, Producer, Runtime, Tls, TlsFiles, Validate, files,
     keys::{ACCESS_KEYS, Default, KEYS, Key, Kind, Served},
     memory,
     source::{Origin, Source, Values, Written},
@@ -242,16 +242,20 @@ fn access(rules: Vec<Settings<'_>>, proxied: bool) -> (Vec<AccessRule>, Vec<Mist
             }
             _ => Identity::Anyone,
         };
-        let topics = rule.list("access.topics").into_iter().map(|topic| match topic.strip_suffix('*') {
-            Some(prefix) => TopicPattern::Prefix(prefix.into()),
-            None => TopicPattern::Name(topic.into()),
-        });
+        let patterns = |names: Vec<String>| names.iter().map(|name| NamePattern::parse(name)).collect::<Vec<_>>();
+        let (topics, mut groups) = (patterns(rule.list("access.topics")), patterns(rule.list("access.groups")));
+        if rule.get("access.groups").is_none() && topics.iter().any(NamePattern::is_all) {
+            groups.push(NamePattern::parse("*"));
+        }
+        if topics.is_empty() && groups.is_empty() && !rule.broken.contains("access.groups") {
+            rule.mistake("access.topics", "is required, unless access.groups is set: a list of topic names");
+        }
         let words = rule.words("access.allow");
         let has = |word| words.contains(&word);
         let allow = Allow { produce: has("produce"), consume: has("consume"), admin: has("admin") };
         let (rate_bytes, rate_requests) =
             (rule.optional_number("access.rate_bytes"), rule.optional_number("access.rate_requests"));
-        resolved.push(AccessRule { identity, topics: topics.collect(), allow, rate_bytes, rate_requests });
+        resolved.push(AccessRule { identity, topics, groups, allow, rate_bytes, rate_requests });
         wrong.extend(rule.mistakes.into_iter().map(|mistake| mistake.in_rule(index)));
     }
     (resolved, wrong)

@@ -243,6 +243,23 @@ fn rules_match_names_and_prefixes_and_grant_only_their_verbs() {
 }
 
 #[test]
+fn groups_are_named_or_come_with_every_topic() {
+    let rule = |keys: &str| {
+        let rule = format!("{MINIMAL}[[access]]\nidentity = \"anyone\"\nallow = [\"consume\"]\n{keys}\n");
+        load(&rule, &[]).map(|config| config.access[0].clone())
+    };
+    let named = rule("topics = [\"*\"]\ngroups = [\"team-*\", \"billing\"]").expect("valid");
+    assert!(named.allows_group("team-1", Verb::Consume) && named.allows_group("billing", Verb::Consume));
+    assert!(!named.allows_group("other", Verb::Consume) && !named.allows_group("billing", Verb::Admin));
+    assert!(rule("topics = [\"a\", \"*\"]").expect("valid").allows_group("other", Verb::Consume));
+    assert!(!rule("topics = [\"a*\"]").expect("valid").allows_group("a1", Verb::Consume));
+    let alone = rule("groups = [\"*\"]").expect("valid");
+    assert!(alone.allows_group("any", Verb::Consume) && !alone.allows("any", Verb::Consume));
+    let found = mistakes(rule("groups = [\"\"]").map(|_| unreachable!("refused")));
+    assert!(found[0].starts_with("access[0].groups = [\"\"] (line 10): must be a list of at least one"), "{found:?}");
+}
+
+#[test]
 fn a_wrong_rule_is_named_by_its_index_and_missing_keys_are_required() {
     let rules = "[[access]]\nidentity = \"user:eve\"\ntopics = [\"a\"]\nallow = [\"produce\"]\n\
                  [[access]]\nidentity = \"anyone\"\ntopics = [\"no spaces\"]\nallow = [\"write\"]\nrate_bytes = 5\n\

@@ -93,6 +93,7 @@ impl Kind {
             Self::Networks => list_of(raw, |text| parse_network(text).is_some()).map(Value::List),
             Self::Servers => list_of(raw, is_host_port).map(Value::List),
             Self::Topics => list_of(raw, is_topic_pattern).map(Value::List),
+            Self::Groups => list_of(raw, |text| !text.is_empty()).map(Value::List),
             Self::Choices(choices) => match list_of(raw, |_| true) {
                 Some(words) => {
                     let chosen: Result<_, _> = words.iter().map(|word| self.choose(choices, word)).collect();
@@ -139,6 +140,9 @@ impl fmt::Display for Kind {
                 "a list of at least one topic name (letters, digits, '.', '_', '-'; at most 249), each with or without a \
                  '*' at its end",
             ),
+            Self::Groups => {
+                f.write_str("a list of at least one consumer group's name, each with or without a '*' at its end")
+            }
         }
     }
 }

@@ -3,10 +3,21 @@
 //! Asked before anything of a request's body is read. As soon as there is one rule, what no rule allows is refused. The
 //! first rule that allows a request is the one whose rates it counts against.
 //!
-//! Every refusal and every call that changes topics leaves a line under the log's target `audit`, at most
-//! [`AUDIT_LINES`] a second: a flood of refused requests must not become a flood of log lines. A line tells how many
-//! were left out before it.
+//! | what is touched | asked with | allowed by a rule with |
+//! |---|---|---|
+//! | a topic | [`Access::check`] | the topic, and one of the verbs |
+//! | a consumer group | [`Access::check_group`] | the group, and one of the verbs |
+//! | brokers, the cluster's settings, ACLs | [`Access::check_cluster`] | the topic `*`, and `admin` |
+//!
+//! Each of these counts one request. A request that touches more than one thing asks one of them so, and
+//! [`Access::permit`] for the others, which counts nothing. What lives for hours, a stream of a group for one, asks
+//! `permit` again from time to time: rules change while it lives.
+//!
+//! Every refusal and every call that changes topics, groups or the cluster leaves a line under the log's target `audit`,
+//! at most [`AUDIT_LINES`] a second: a flood of refused requests must not become a flood of log lines. A line tells how
+//! many were left out before it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -44,6 +55,7 @@ pub(crate) struct Grant {
     pub(crate) bytes: Option<Arc<Bucket>>,
 }
 
+#[allow(dead_code, reason = "groups and the cluster are checked by operations that come next")]
 impl Access {
     /// Without any rule everyone may do everything: the configuration allows that on a loopback address alone.
     pub(crate) fn new(rules: Vec<AccessRule>) -> Self {
@@ -56,53 +68,138 @@ impl Access {
         Self { rules: rules.collect(), audit: Bucket::new(AUDIT_LINES, now), left_out: AtomicU64::new(0) }
     }
 
-    /// Lets a request pass that any of `verbs` is enough for.
+    /// Lets a request for a topic pass that any of `verbs` is enough for, and counts it.
     ///
     /// # Errors
     ///
     /// 403 when no rule allows it, 429 when the rule that does has been used up for now.
     pub(crate) fn check(&self, caller: &Caller, topic: &str, verbs: &[Verb]) -> Result<Grant, ApiError> {
-        let wanted = verbs.first().map_or("", |verb| verb.name());
-        let allowed = self.allowing(caller, topic, verbs);
-        if allowed.is_none() && !self.rules.is_empty() {
-            self.audit(caller, topic, wanted, "denied");
-            return Err(ApiError::denied(format!("no access rule allows {wanted} on topic {topic}")));
-        }
-        if let Some(rule) = allowed
-            && let Err(wait) = rule.spend(Instant::now())
-        {
-            self.audit(caller, topic, wanted, "over its rate");
-            return Err(ApiError::over_rate(wait));
-        }
-        if verbs == [Verb::Admin] {
-            self.audit(caller, topic, wanted, "allowed");
-        }
-        Ok(Grant { bytes: allowed.and_then(|rule| rule.bytes.clone()) })
+        self.grant(caller, Resource::Topic(topic), verbs)
+    }
+
+    /// Lets a request for a consumer group pass that any of `verbs` is enough for, and counts it: `consume` to join it, to
+    /// commit and read its offsets and its lag; `admin` to delete it.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check)'s.
+    pub(crate) fn check_group(&self, caller: &Caller, group: &str, verbs: &[Verb]) -> Result<Grant, ApiError> {
+        self.grant(caller, Resource::Group(group), verbs)
+    }
+
+    /// Lets a request pass that concerns the whole cluster (brokers, the cluster's settings, ACLs), and counts it: `admin`
+    /// on every topic.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check)'s.
+    pub(crate) fn check_cluster(&self, caller: &Caller) -> Result<Grant, ApiError> {
+        self.grant(caller, Resource::Cluster, &[Verb::Admin])
+    }
+
+    /// Whether the caller may do one more thing within a request that was counted already.
+    ///
+    /// # Errors
+    ///
+    /// 403 when no rule allows it.
+    pub(crate) fn permit(&self, caller: &Caller, resource: Resource<'_>, verbs: &[Verb]) -> Result<(), ApiError> {
+        self.find(caller, resource, verbs).map(drop)
     }
 
     /// Whether a caller may know that the topic is there: whoever may do anything with it.
     pub(crate) fn sees(&self, caller: &Caller, topic: &str) -> bool {
-        self.rules.is_empty() || self.allowing(caller, topic, &[Verb::Produce, Verb::Consume, Verb::Admin]).is_some()
+        self.sees_resource(caller, Resource::Topic(topic))
     }
 
-    fn allowing(&self, caller: &Caller, topic: &str, verbs: &[Verb]) -> Option<&Rule> {
+    /// Whether a caller may know that the consumer group is there: whoever may do anything with it.
+    pub(crate) fn sees_group(&self, caller: &Caller, group: &str) -> bool {
+        self.sees_resource(caller, Resource::Group(group))
+    }
+
+    fn sees_resource(&self, caller: &Caller, resource: Resource<'_>) -> bool {
+        self.rules.is_empty() || self.allowing(caller, resource, &[Verb::Produce, Verb::Consume, Verb::Admin]).is_some()
+    }
+
+    fn grant(&self, caller: &Caller, resource: Resource<'_>, verbs: &[Verb]) -> Result<Grant, ApiError> {
+        let Some(rule) = self.find(caller, resource, verbs)? else {
+            return Ok(Grant::default());
+        };
+        if let Err(wait) = rule.spend(Instant::now()) {
+            self.audit(caller, resource, verbs, "over its rate");
+            return Err(ApiError::over_rate(wait));
+        }
+        Ok(Grant { bytes: rule.bytes.clone() })
+    }
+
+    /// The first rule that allows it; `None` where there are no rules.
+    fn find(&self, caller: &Caller, resource: Resource<'_>, verbs: &[Verb]) -> Result<Option<&Rule>, ApiError> {
+        let allowed = self.allowing(caller, resource, verbs);
+        if allowed.is_none() && !self.rules.is_empty() {
+            self.audit(caller, resource, verbs, "denied");
+            return Err(ApiError::denied(format!("no access rule allows {} on {resource}", name_of(verbs))));
+        }
+        if verbs == [Verb::Admin] {
+            self.audit(caller, resource, verbs, "allowed");
+        }
+        Ok(allowed)
+    }
+
+    fn allowing(&self, caller: &Caller, resource: Resource<'_>, verbs: &[Verb]) -> Option<&Rule> {
         let allows = |rule: &&Rule| {
             let is_for = match &rule.rule.identity {
                 Identity::Anyone => true,
                 Identity::Endpoint(id) => caller.endpoint.as_deref() == Some(&**id),
             };
-            is_for && verbs.iter().any(|verb| rule.rule.allows(topic, *verb))
+            is_for && verbs.iter().any(|verb| resource.is_allowed_by(&rule.rule, *verb))
         };
         self.rules.iter().find(allows)
     }
 
-    fn audit(&self, caller: &Caller, topic: &str, verb: &str, outcome: &str) {
+    fn audit(&self, caller: &Caller, resource: Resource<'_>, verbs: &[Verb], outcome: &str) {
         if self.audit.take(Instant::now()).is_err() {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let left_out = self.left_out.swap(0, Ordering::Relaxed);
-        tracing::info!(target: "audit", %caller, topic, verb, outcome, left_out, "access");
+        tracing::info!(target: "audit", %caller, %resource, verb = name_of(verbs), outcome, left_out, "access");
+    }
+}
+
+/// What an error and the audit log call it: the verb that is asked for first.
+fn name_of(verbs: &[Verb]) -> &'static str {
+    verbs.first().map_or("", |verb| verb.name())
+}
+
+/// What a request touches.
+#[derive(Debug, Clone, Copy)]
+#[allow(dead_code, reason = "groups and the cluster are checked by operations that come next")]
+pub(crate) enum Resource<'a> {
+    /// A topic, by name.
+    Topic(&'a str),
+    /// A consumer group, by its id.
+    Group(&'a str),
+    /// What is no topic's and no group's.
+    Cluster,
+}
+
+impl Resource<'_> {
+    fn is_allowed_by(self, rule: &AccessRule, verb: Verb) -> bool {
+        match self {
+            Self::Topic(topic) => rule.allows(topic, verb),
+            Self::Group(group) => rule.allows_group(group, verb),
+            Self::Cluster => rule.allows_cluster(verb),
+        }
+    }
+}
+
+/// For messages and logs. A group's id is any text: it is escaped.
+impl fmt::Display for Resource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Topic(topic) => write!(f, "topic {topic}"),
+            Self::Group(group) => write!(f, "group {}", group.escape_debug()),
+            Self::Cluster => f.write_str("the cluster"),
+        }
     }
 }
 
@@ -119,13 +216,13 @@ impl Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Allow, TopicPattern};
+    use crate::config::{Allow, NamePattern};
 
     const PRODUCE: Allow = Allow { produce: true, consume: false, admin: false };
     const CONSUME: Allow = Allow { produce: false, consume: true, admin: false };
 
-    fn rule(identity: Identity, pattern: TopicPattern, allow: Allow) -> AccessRule {
-        AccessRule { identity, topics: vec![pattern], allow, rate_bytes: None, rate_requests: None }
+    fn rule(identity: Identity, pattern: NamePattern, allow: Allow) -> AccessRule {
+        AccessRule { identity, topics: vec![pattern], groups: Vec::new(), allow, rate_bytes: None, rate_requests: None }
     }
 
     fn caller(endpoint: Option<&str>) -> Caller {
@@ -135,8 +232,8 @@ mod tests {
     #[test]
     fn what_no_rule_allows_is_refused() {
         let access = Access::new(vec![
-            rule(Identity::Anyone, TopicPattern::Name("orders".into()), PRODUCE),
-            rule(Identity::Anyone, TopicPattern::Prefix("logs-".into()), CONSUME),
+            rule(Identity::Anyone, NamePattern::Name("orders".into()), PRODUCE),
+            rule(Identity::Anyone, NamePattern::Prefix("logs-".into()), CONSUME),
         ]);
         let anyone = caller(None);
         assert!(access.check(&anyone, "orders", &[Verb::Produce]).is_ok());
@@ -153,11 +250,61 @@ mod tests {
     #[test]
     fn a_rule_for_an_endpoint_is_for_that_endpoint_alone() {
         let id = Identity::Endpoint("vpce-1".into());
-        let access = Access::new(vec![rule(id, TopicPattern::Prefix("".into()), PRODUCE)]);
+        let access = Access::new(vec![rule(id, NamePattern::Prefix("".into()), PRODUCE)]);
         let may = |endpoint| access.check(&caller(endpoint), "orders", &[Verb::Produce]).is_ok();
         assert!(may(Some("vpce-1")));
         assert!(!may(Some("vpce-12")) && !may(Some("VPCE-1")) && !may(None));
         assert!(!access.sees(&caller(None), "orders"));
+    }
+
+    #[test]
+    fn groups_have_names_and_prefixes_of_their_own() {
+        let groups = |groups: &[&str]| groups.iter().map(|name| NamePattern::parse(name)).collect();
+        let consume = |topic, named: &[&str]| AccessRule {
+            groups: groups(named),
+            ..rule(Identity::Anyone, NamePattern::parse(topic), CONSUME)
+        };
+        let access = Access::new(vec![consume("orders", &["team-*", "billing"]), consume("logs", &[])]);
+        let anyone = caller(None);
+        for group in ["team-a", "team-", "billing"] {
+            access.check_group(&anyone, group, &[Verb::Consume]).expect("allowed");
+            assert!(access.sees_group(&anyone, group));
+        }
+        for group in ["billing2", "team", "logs", "orders", ""] {
+            let error = access.check_group(&anyone, group, &[Verb::Consume]).expect_err("refused");
+            assert_eq!(error.code, 40301, "{group}");
+            assert!(!access.sees_group(&anyone, group));
+        }
+        access.check_group(&anyone, "team-a", &[Verb::Admin]).expect_err("the verb counts, too");
+        let error = access.permit(&anyone, Resource::Group("a\nb"), &[Verb::Consume]).expect_err("refused");
+        assert_eq!(error.message, "no access rule allows consume on group a\\nb");
+    }
+
+    #[test]
+    fn the_cluster_is_for_those_who_administer_every_topic() {
+        let admin = Allow { admin: true, ..CONSUME };
+        let id = |id: &str| Identity::Endpoint(id.into());
+        let access = Access::new(vec![
+            rule(id("vpce-1"), NamePattern::parse("*"), admin),
+            rule(id("vpce-2"), NamePattern::parse("a*"), admin),
+            rule(id("vpce-3"), NamePattern::parse("*"), CONSUME),
+        ]);
+        access.check_cluster(&caller(Some("vpce-1"))).expect("allowed");
+        for endpoint in [Some("vpce-2"), Some("vpce-3"), None] {
+            assert_eq!(access.check_cluster(&caller(endpoint)).expect_err("refused").code, 40301);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_request_touches_beside_the_first_is_not_counted() {
+        let mut limited = rule(Identity::Anyone, NamePattern::parse("*"), CONSUME);
+        limited.rate_requests = Some(1);
+        let access = Access::new(vec![limited]);
+        access.check(&caller(None), "a", &[Verb::Consume]).expect("the first");
+        for _ in 0..10 {
+            access.permit(&caller(None), Resource::Topic("b"), &[Verb::Consume]).expect("uncounted");
+        }
+        assert_eq!(access.check(&caller(None), "a", &[Verb::Consume]).expect_err("the second").code, 429);
     }
 
     #[test]
@@ -167,7 +314,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_rule_that_is_used_up_says_when_to_come_again() {
-        let mut limited = rule(Identity::Anyone, TopicPattern::Prefix("".into()), PRODUCE);
+        let mut limited = rule(Identity::Anyone, NamePattern::Prefix("".into()), PRODUCE);
         (limited.rate_requests, limited.rate_bytes) = (Some(2), Some(1000));
         let access = Access::new(vec![limited]);
         let check = || access.check(&caller(None), "orders", &[Verb::Produce]);
@@ -184,7 +331,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_refusals_is_a_bounded_number_of_lines() {
-        let access = Access::new(vec![rule(Identity::Anyone, TopicPattern::Name("a".into()), PRODUCE)]);
+        let access = Access::new(vec![rule(Identity::Anyone, NamePattern::Name("a".into()), PRODUCE)]);
         for _ in 0..AUDIT_LINES + 50 {
             access.check(&caller(None), "b", &[Verb::Produce]).expect_err("refused");
         }
