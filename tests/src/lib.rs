@@ -10,6 +10,7 @@
 //! * [`kafka`]: clusters of one or three brokers on free loopback ports
 //! * [`proxy`]: a TCP proxy for the way to a broker, which loses, delays and breaks
 //! * [`msk`]: the door of a broker that takes signatures of AWS, and bounds sessions
+//! * [`nlb`]: a load balancer that behaves as AWS's do, and VPC endpoints in front of it
 //! * [`wire`]: the few requests the fixture itself sends to Kafka: create a topic, delete it, describe it, set a quota
 //! * [`tls`]: a throw-away certificate authority
 //! * [`bridge`]: `penstock serve` in front of a cluster
@@ -24,6 +25,7 @@ pub mod distribution;
 pub mod https;
 pub mod kafka;
 pub mod msk;
+pub mod nlb;
 pub mod process;
 pub mod proxy;
 pub mod shared;
