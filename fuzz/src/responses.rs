@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use kafka_client::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, FetchRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, Request, SaslAuthenticateRequest,
+    ApiVersionsRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
+    DeleteTopicsRequest, DescribeAclsRequest, DescribeConfigsRequest, DescribeGroupsRequest, FetchRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, ListGroupsRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, MetadataRequest, ProduceRequest, Request, SaslAuthenticateRequest,
     SaslHandshakeRequest, decode_answer,
 };
 
@@ -12,7 +14,7 @@ use kafka_client::messages::{
 pub fn run(data: &[u8]) {
     let [api, version, answer @ ..] = data else { return };
     let answer = Bytes::copy_from_slice(answer);
-    match api % 11 {
+    match api % 19 {
         0 => decode::<ApiVersionsRequest>(*version, answer),
         1 => decode::<MetadataRequest>(*version, answer),
         2 => decode::<InitProducerIdRequest>(*version, answer),
@@ -23,7 +25,15 @@ pub fn run(data: &[u8]) {
         7 => decode::<DeleteTopicsRequest>(*version, answer),
         8 => decode::<DescribeConfigsRequest>(*version, answer),
         9 => decode::<SaslHandshakeRequest>(*version, answer),
-        _ => decode::<SaslAuthenticateRequest>(*version, answer),
+        10 => decode::<SaslAuthenticateRequest>(*version, answer),
+        11 => decode::<IncrementalAlterConfigsRequest>(*version, answer),
+        12 => decode::<CreatePartitionsRequest>(*version, answer),
+        13 => decode::<ListPartitionReassignmentsRequest>(*version, answer),
+        14 => decode::<DescribeAclsRequest>(*version, answer),
+        15 => decode::<CreateAclsRequest>(*version, answer),
+        16 => decode::<DeleteAclsRequest>(*version, answer),
+        17 => decode::<ListGroupsRequest>(*version, answer),
+        _ => decode::<DescribeGroupsRequest>(*version, answer),
     }
 }
 

@@ -10,7 +10,6 @@ mod brokers;
 mod read;
 mod refresh;
 
-pub use admin::TopicConfig;
 pub use brokers::BrokerStats;
 pub use read::{Fetched, ListedOffset, OffsetSpec};
 
@@ -288,6 +287,24 @@ impl Core {
         let known = self.metadata();
         let order = self.brokers.in_order(&known.brokers, None);
         let broker = order.first().ok_or(Error::NoBroker("the metadata has no brokers"))?;
+        self.ask(broker, request, limit).await
+    }
+
+    /// The same to the broker of this id.
+    async fn ask_broker<R>(&self, id: i32, request: &R, limit: Duration) -> Result<R::Response, Error>
+    where
+        R: Request + 'static,
+        R::Response: Send + 'static,
+    {
+        self.wait_for_metadata().await?;
+        self.ask(&self.broker(id)?, request, limit).await
+    }
+
+    async fn ask<R>(&self, broker: &Broker, request: &R, limit: Duration) -> Result<R::Response, Error>
+    where
+        R: Request + 'static,
+        R::Response: Send + 'static,
+    {
         let attempt = async { self.brokers.control(broker).await?.call(request, i16::MAX, Duration::ZERO).await };
         let result = timeout(limit, attempt).await.unwrap_or(Err(Error::TimedOut { maybe_sent: true, after: limit }));
         if result.is_err() {

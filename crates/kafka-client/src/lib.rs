@@ -28,11 +28,15 @@ pub mod sasl;
 mod transport;
 pub mod wire;
 
-pub use cluster::{BrokerStats, Cluster, Fetched, ListedOffset, OffsetSpec, TopicConfig, TopicError};
+pub use cluster::{BrokerStats, Cluster, Fetched, ListedOffset, OffsetSpec, TopicError};
 pub use config::Config;
 pub use connection::{Connection, PendingProduce};
 pub use error::Error;
 pub use error_code::ErrorCode;
+pub use messages::{
+    Acl, AclFilter, AclOperation, AclPatternType, AclPermission, AclResourceType, ConfigChange, ConfigEntry,
+    ConfigResource, ConfigSource, ConfigSynonym, ListedGroup, NewTopic, Reassignment,
+};
 pub use messages::{
     ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopic, ProduceTopicResponse,
 };

@@ -8,8 +8,10 @@
 //! allocates is bounded by the length of its input times a small constant (see [`wire`](crate::wire)). The module is
 //! public so that a fuzzer can reach it.
 
+mod acls;
 mod api_versions;
-mod describe_configs;
+mod configs;
+mod describe_groups;
 mod fetch;
 mod init_producer_id;
 mod list_offsets;
@@ -18,8 +20,19 @@ mod produce;
 mod sasl;
 mod topics;
 
+pub use acls::{
+    Acl, AclFilter, AclOperation, AclPatternType, AclPermission, AclResourceType, CreateAclsRequest,
+    CreateAclsResponse, DeleteAclsRequest, DeleteAclsResponse, DeletedAcls, DescribeAclsRequest, DescribeAclsResponse,
+};
 pub use api_versions::{ApiRange, ApiVersionsRequest, ApiVersionsResponse};
-pub use describe_configs::{ConfigEntry, ConfigResource, DescribeConfigsRequest, DescribeConfigsResponse};
+pub use configs::{
+    ConfigChange, ConfigEntry, ConfigResource, ConfigSource, ConfigSynonym, DescribeConfigsRequest,
+    DescribeConfigsResponse, DescribedConfigs, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
+pub use describe_groups::{
+    DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, GroupMember, ListGroupsRequest, ListGroupsResponse,
+    ListedGroup,
+};
 pub use fetch::{FetchRequest, FetchResponse, FetchedPartition, FetchedTopic};
 pub use init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 pub use list_offsets::{ListOffsetsRequest, ListOffsetsResponse, ListedPartition};
@@ -28,7 +41,11 @@ pub use produce::{
     ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopic, ProduceTopicResponse,
 };
 pub use sasl::{SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse};
-pub use topics::{CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, TopicResult};
+pub use topics::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, NewTopic,
+    Reassignment, TopicResult,
+};
 
 use crate::wire::{DecodeError, Decoded, Reader, TooLong, Writer};
 use crate::{Broker, TopicId};

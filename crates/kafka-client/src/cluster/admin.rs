@@ -1,10 +1,15 @@
-//! Topics: list, create, delete, describe.
+//! Administration. Here: topics, listed, created, grown, moved, deleted. Beside it: settings, access rules, groups.
+
+mod acls;
+mod configs;
+mod groups;
 
 use super::{Cluster, Core, TopicError, brokers::lock};
 use crate::{
     Error, ErrorCode, TopicInfo,
     messages::{
-        CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, MetadataRequest, Request, TopicResult,
+        CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, ListPartitionReassignmentsRequest,
+        MetadataRequest, NewTopic, Reassignment, Request, TopicResult,
     },
     metadata::{self, Doubts, Metadata, Verdict},
 };
@@ -13,21 +18,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// How long a created topic is waited for until every partition's leader is known here.
 const UNTIL_LED: Duration = Duration::from_secs(10);
-
-/// One setting of a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicConfig {
-    /// The name.
-    pub name: String,
-    /// The value; `None` where it is sensitive.
-    pub value: Option<String>,
-    /// Whether it is the cluster's default rather than the topic's own.
-    pub is_default: bool,
-    /// Whether it is a secret.
-    pub is_sensitive: bool,
-    /// Whether it cannot be changed.
-    pub read_only: bool,
-}
 
 impl Cluster {
     /// Every topic this client may see, by name. Read anew each time; the snapshot stays as it is.
@@ -56,8 +46,7 @@ impl Cluster {
         Ok(topics)
     }
 
-    /// Creates a topic and waits until every partition's leader is known here, for 10 s at most. -1 for `partitions` or
-    /// `replication_factor` takes the broker's default (2.4 and later).
+    /// Creates a topic and waits until every partition's leader is known here, for 10 s at most.
     ///
     /// # Errors
     ///
@@ -67,33 +56,70 @@ impl Cluster {
     /// # Cancel safety
     ///
     /// The request may go on.
-    pub async fn create_topic(
-        &self,
-        name: &str,
-        partitions: i32,
-        replication_factor: i16,
-        configs: &[(String, Option<String>)],
-    ) -> Result<(), Error> {
+    pub async fn create_topic(&self, topic: &NewTopic) -> Result<(), Error> {
         let core = &self.0.core;
-        let request = CreateTopicsRequest {
-            name: name.to_owned(),
-            partitions,
-            replication_factor,
-            configs: configs.to_vec(),
-            timeout: core.config().request_timeout,
+        let timeout = core.config().request_timeout;
+        let request = CreateTopicsRequest { topic: topic.clone(), timeout };
+        core.change_topic(&request, timeout, |answer| answer.topics).await?;
+        if !topic.validate_only {
+            let limit = Instant::now() + UNTIL_LED;
+            let _ = timeout_at(limit, core.until_led(&topic.name)).await;
+        }
+        Ok(())
+    }
+
+    /// Adds partitions to a topic, so that it has `count`. The snapshot has them a moment later.
+    ///
+    /// # Errors
+    ///
+    /// The controller's refusal, as [`Error::Broker`]: `INVALID_PARTITIONS` where the topic has as many already;
+    /// otherwise as [`Cluster::create_topic`].
+    ///
+    /// # Cancel safety
+    ///
+    /// The request may go on.
+    pub async fn create_partitions(&self, topic: &str, count: i32) -> Result<(), Error> {
+        let core = &self.0.core;
+        let timeout = core.config().request_timeout;
+        let request = CreatePartitionsRequest { name: topic.to_owned(), count, timeout };
+        core.change_topic(&request, timeout, |answer| answer.topics).await?;
+        core.request_refresh();
+        Ok(())
+    }
+
+    /// The partitions that are being moved, by topic: all, or of these partitions of one topic.
+    ///
+    /// # Errors
+    ///
+    /// The controller's refusal, as [`Error::Broker`]; [`Error::Unsupported`] before Kafka 2.4.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn list_reassignments(
+        &self,
+        of: Option<(&str, &[i32])>,
+    ) -> Result<Vec<(Arc<str>, Vec<Reassignment>)>, Error> {
+        let core = &self.0.core;
+        let timeout = core.config().request_timeout;
+        let request = ListPartitionReassignmentsRequest {
+            of: of.map(|(topic, partitions)| (topic.to_owned(), partitions.to_vec())),
+            timeout,
         };
-        let timeout = request.timeout;
         let mut retry = core.retry();
         loop {
-            let attempt = core.ask_controller(request.clone(), timeout, |answer| answer.topics);
+            let attempt = async {
+                let answer = core.ask_controller(request.clone(), timeout).await?;
+                match answer.error.ok() {
+                    Ok(()) => Ok(answer.topics),
+                    Err(code) => Err(Error::broker(ListPartitionReassignmentsRequest::API.name, code, answer.message)),
+                }
+            };
             match attempt.await {
-                Ok(()) => break,
-                Err(error) => retry.unless_done(error).await?,
+                Ok(topics) => return Ok(topics),
+                Err(error) => retry.after(error).await?,
             }
         }
-        let limit = Instant::now() + UNTIL_LED;
-        let _ = timeout_at(limit, core.until_led(name)).await;
-        Ok(())
     }
 
     /// Deletes a topic. It leaves the snapshot at once; brokers may know it for a moment longer.
@@ -107,73 +133,15 @@ impl Cluster {
     /// The request may go on.
     pub async fn delete_topic(&self, name: &str) -> Result<(), Error> {
         let core = &self.0.core;
-        let request = DeleteTopicsRequest { name: name.to_owned(), timeout: core.config().request_timeout };
-        let timeout = request.timeout;
-        let mut retry = core.retry();
-        loop {
-            let attempt = core.ask_controller(request.clone(), timeout, |answer| answer.topics);
-            match attempt.await {
-                Ok(()) => break,
-                Err(error) => retry.unless_done(error).await?,
-            }
-        }
+        let timeout = core.config().request_timeout;
+        let request = DeleteTopicsRequest { name: name.to_owned(), timeout };
+        core.change_topic(&request, timeout, |answer| answer.topics).await?;
         let _doubts = lock(&core.doubts);
         let mut next = Metadata::clone(&core.metadata());
         if next.topics.remove(name).is_some() {
             core.publish(next);
         }
         Ok(())
-    }
-
-    /// All settings of a topic.
-    ///
-    /// # Errors
-    ///
-    /// The broker's refusal, as [`Error::Broker`]: `UNKNOWN_TOPIC_OR_PARTITION`, `TOPIC_AUTHORIZATION_FAILED` and so
-    /// on.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe.
-    pub async fn describe_topic_configs(&self, name: &str) -> Result<Vec<TopicConfig>, Error> {
-        let core = &self.0.core;
-        let request = DescribeConfigsRequest { topic: name.to_owned() };
-        let api = DescribeConfigsRequest::API.name;
-        let mut retry = core.retry();
-        let mut unknown_once = false;
-        loop {
-            let attempt = async {
-                let answer = core.ask_any(&request, retry.limit()).await?;
-                let mut resources = answer.resources.into_iter();
-                let resource = resources.find(|resource| *resource.name == *name);
-                let resource = resource.ok_or_else(|| no_such_part(api))?;
-                match resource.error.ok() {
-                    Ok(()) => Ok(resource.entries),
-                    Err(code) => Err(Error::broker(api, code, resource.message)),
-                }
-            };
-            let error = match attempt.await {
-                Ok(entries) => {
-                    let config = entries.into_iter().map(|entry| TopicConfig {
-                        is_default: entry.is_default(),
-                        name: entry.name,
-                        value: entry.value,
-                        is_sensitive: entry.sensitive,
-                        read_only: entry.read_only,
-                    });
-                    return Ok(config.collect());
-                }
-                Err(error) => error,
-            };
-            // A topic that two brokers do not know is not there.
-            if error.code() == Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) {
-                if unknown_once {
-                    return Err(error);
-                }
-                unknown_once = true;
-            }
-            retry.after(error).await?;
-        }
     }
 }
 
@@ -196,13 +164,42 @@ pub(super) fn no_such_part(api: &'static str) -> Error {
 }
 
 impl Core {
-    /// One topic's change, asked of the controller.
-    async fn ask_controller<R>(
-        &self,
-        request: R,
+    /// One topic's change, asked of the controller, and again where it certainly was not made.
+    async fn change_topic<R>(
+        self: &Arc<Self>,
+        request: &R,
         wait: Duration,
         results: fn(R::Response) -> Vec<TopicResult>,
     ) -> Result<(), Error>
+    where
+        R: Request + Clone + Send + Sync + 'static,
+        R::Response: Send + 'static,
+    {
+        let mut retry = self.retry();
+        loop {
+            let attempt = async {
+                let answer = self.ask_controller(request.clone(), wait).await?;
+                let result = results(answer).into_iter().next();
+                let result = result.ok_or_else(|| no_such_part(R::API.name))?;
+                match result.error.ok() {
+                    Ok(()) => Ok(()),
+                    Err(code) => Err(Error::broker(R::API.name, code, result.message)),
+                }
+            };
+            match attempt.await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    if error.code() == Some(ErrorCode::NOT_CONTROLLER) {
+                        self.request_refresh();
+                    }
+                    retry.unless_done(error).await?;
+                }
+            }
+        }
+    }
+
+    /// A request to the controller, which may hold it for `wait`.
+    async fn ask_controller<R>(&self, request: R, wait: Duration) -> Result<R::Response, Error>
     where
         R: Request + Send + Sync + 'static,
         R::Response: Send + 'static,
@@ -222,15 +219,7 @@ impl Core {
         {
             self.request_refresh();
         }
-        let result = results(answer?).into_iter().next();
-        let result = result.ok_or_else(|| no_such_part(R::API.name))?;
-        if result.error == ErrorCode::NOT_CONTROLLER {
-            self.request_refresh();
-        }
-        match result.error.ok() {
-            Ok(()) => Ok(()),
-            Err(code) => Err(Error::broker(R::API.name, code, result.message)),
-        }
+        answer
     }
 
     /// Until every partition of `name` has a leader.

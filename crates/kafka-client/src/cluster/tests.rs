@@ -1,7 +1,7 @@
 //! Against an in-process Kafka.
 
 use super::*;
-use crate::{ProducePartition, ProduceRequest, ProduceTopic};
+use crate::{NewTopic, ProducePartition, ProduceRequest, ProduceTopic};
 use bytes::Bytes;
 use krafka::testing::{ApiKey, FakeBroker};
 
@@ -120,11 +120,11 @@ async fn an_unknown_topic_is_asked_for_twice_and_then_remembered() {
 async fn an_unknown_topic_that_is_created_is_found_at_once() {
     let (fake, cluster) = start(2).await;
     assert!(matches!(cluster.topic("t").await, Err(TopicError::Unknown)));
-    cluster.create_topic("t", 2, 1, &[]).await.expect("created");
+    cluster.create_topic(&NewTopic::new("t", 2, 1)).await.expect("created");
     let topic = cluster.topic("t").await.expect("the topic");
     assert_eq!(topic.partitions.len(), 2);
     assert!(!topic.is_leaderless());
-    let error = cluster.create_topic("t", 2, 1, &[]).await.expect_err("it is there");
+    let error = cluster.create_topic(&NewTopic::new("t", 2, 1)).await.expect_err("it is there");
     assert_eq!(error.code(), Some(ErrorCode::TOPIC_ALREADY_EXISTS));
     cluster.delete_topic("t").await.expect("deleted");
     assert!(cluster.metadata().topics.is_empty());
@@ -458,7 +458,7 @@ async fn a_controller_that_moved_is_found() {
     until(&cluster, |known| known.generation > 0).await;
     fake.on_once(ApiKey::CreateTopics, |_| krafka::testing::Control::Error(krafka::error::ErrorCode::NotController));
     fake.set_controller(1);
-    cluster.create_topic("t", 1, 1, &[]).await.expect("created");
+    cluster.create_topic(&NewTopic::new("t", 1, 1)).await.expect("created");
     assert_eq!(fake.request_nodes(ApiKey::CreateTopics), [0, 1]);
 }
 

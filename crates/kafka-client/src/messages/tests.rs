@@ -1,6 +1,8 @@
 //! Every message at every version against an independent implementation (kafka-protocol), and every decoder against
 //! bytes that are not what it expects.
 
+mod admin;
+
 use super::*;
 use crate::ErrorCode;
 use bytes::{BufMut, BytesMut};
@@ -497,13 +499,9 @@ fn delete_topics_response(version: i16) -> theirs::DeleteTopicsResponse {
 
 #[test]
 fn topic_changes_are_the_same_messages_at_every_version() {
-    let request = CreateTopicsRequest {
-        name: "t".into(),
-        partitions: 6,
-        replication_factor: 3,
-        configs: vec![("retention.ms".into(), Some("5".into())), ("x".into(), None)],
-        timeout: Duration::from_secs(30),
-    };
+    let mut topic = NewTopic::new("t", 6, 3);
+    topic.configs = vec![("retention.ms".into(), Some("5".into())), ("x".into(), None)];
+    let mut request = CreateTopicsRequest { topic, timeout: Duration::from_secs(30) };
     for version in versions::<CreateTopicsRequest>() {
         let read: theirs::CreateTopicsRequest = read_by_theirs(&request, version);
         let topic = &read.topics[0];
@@ -514,6 +512,17 @@ fn topic_changes_are_the_same_messages_at_every_version() {
         let response = written_by_theirs::<CreateTopicsRequest>(&create_topics_response(version), version);
         assert_eq!(response.topics[0].error, ErrorCode::TOPIC_ALREADY_EXISTS);
         assert_eq!(response.topics[0].message.as_deref(), Some("there"));
+    }
+    request.topic.assignments = vec![(0, vec![1, 2]), (1, vec![2, 3])];
+    request.topic.validate_only = true;
+    for version in versions::<CreateTopicsRequest>() {
+        let read: theirs::CreateTopicsRequest = read_by_theirs(&request, version);
+        let assignments = read.topics[0].assignments.iter().map(|a| {
+            let brokers: Vec<i32> = a.broker_ids.iter().map(|id| id.0).collect();
+            (a.partition_index, brokers)
+        });
+        assert_eq!(assignments.collect::<Vec<_>>(), request.topic.assignments);
+        assert!(read.validate_only);
     }
     let request = DeleteTopicsRequest { name: "t".into(), timeout: Duration::from_secs(30) };
     for version in versions::<DeleteTopicsRequest>() {
@@ -526,50 +535,6 @@ fn topic_changes_are_the_same_messages_at_every_version() {
         }
         let response = written_by_theirs::<DeleteTopicsRequest>(&delete_topics_response(version), version);
         assert_eq!(response.topics[0].error, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-    }
-}
-
-// ---- DescribeConfigs ----
-
-fn describe_configs_response(version: i16) -> theirs::DescribeConfigsResponse {
-    use theirs::describe_configs_response as t;
-    let mut entry = t::DescribeConfigsResourceResult::default()
-        .with_name(text("retention.ms"))
-        .with_value(Some(text("5")))
-        .with_config_source(1)
-        .with_synonyms(vec![t::DescribeConfigsSynonym::default().with_name(text("log.retention.ms"))]);
-    if version >= 3 {
-        entry.config_type = 5;
-        entry.documentation = Some(text("doc"));
-    }
-    let secret = t::DescribeConfigsResourceResult::default()
-        .with_name(text("secret"))
-        .with_value(None)
-        .with_config_source(5)
-        .with_is_sensitive(true)
-        .with_read_only(true);
-    let result = t::DescribeConfigsResult::default()
-        .with_resource_type(2)
-        .with_resource_name(text("t"))
-        .with_configs(vec![entry, secret]);
-    theirs::DescribeConfigsResponse::default().with_results(vec![result])
-}
-
-#[test]
-fn describe_configs_is_the_same_message_at_every_version() {
-    for version in versions::<DescribeConfigsRequest>() {
-        let read: theirs::DescribeConfigsRequest =
-            read_by_theirs(&DescribeConfigsRequest { topic: "t".into() }, version);
-        assert_eq!((read.resources[0].resource_type, &*read.resources[0].resource_name), (2, "t"));
-        assert_eq!(read.resources[0].configuration_keys, None);
-        let response = written_by_theirs::<DescribeConfigsRequest>(&describe_configs_response(version), version);
-        let entries = &response.resources[0].entries;
-        assert_eq!(
-            (&*entries[0].name, entries[0].value.as_deref(), entries[0].is_default()),
-            ("retention.ms", Some("5"), false)
-        );
-        assert_eq!((&entries[1].value, entries[1].is_default()), (&None, true));
-        assert!(entries[1].sensitive && entries[1].read_only);
     }
 }
 
@@ -590,7 +555,7 @@ fn decode_all(bytes: &Bytes) {
     decode::<ListOffsetsRequest>(bytes);
     decode::<CreateTopicsRequest>(bytes);
     decode::<DeleteTopicsRequest>(bytes);
-    decode::<DescribeConfigsRequest>(bytes);
+    admin::decode_all(bytes);
     decode::<SaslHandshakeRequest>(bytes);
     decode::<SaslAuthenticateRequest>(bytes);
 }
@@ -625,16 +590,13 @@ fn valid_answers() -> Vec<Bytes> {
                 &delete_topics_response(v(DeleteTopicsRequest::API)),
                 v(DeleteTopicsRequest::API),
             ),
-            answer_of_theirs::<DescribeConfigsRequest>(
-                &describe_configs_response(v(DescribeConfigsRequest::API)),
-                v(DescribeConfigsRequest::API),
-            ),
             answer_of_theirs::<SaslHandshakeRequest>(&sasl_handshake_response(), v(SaslHandshakeRequest::API)),
             answer_of_theirs::<SaslAuthenticateRequest>(
                 &sasl_authenticate_response(v(SaslAuthenticateRequest::API)),
                 v(SaslAuthenticateRequest::API),
             ),
         ]);
+        answers.extend(admin::valid_answers(old));
     }
     answers
 }
@@ -669,13 +631,14 @@ proptest! {
 
     #[test]
     fn mutated_answers_do_not_panic(
-        which in 0..22_usize,
+        which in any::<prop::sample::Index>(),
         changes in proptest::collection::vec(
             (any::<prop::sample::Index>(), prop_oneof![Just(0xff_u8), Just(0x7f), Just(0x80), any::<u8>()]),
             1..6,
         ),
     ) {
-        let mut answer = valid_answers()[which].to_vec();
+        let answers = valid_answers();
+        let mut answer = which.get(&answers).to_vec();
         for (at, byte) in changes {
             let at = at.index(answer.len());
             answer[at] = byte;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hyper::{Request, StatusCode};
-use kafka_client::{ErrorCode, TopicInfo};
+use kafka_client::{ConfigResource, ConfigSource, ErrorCode, NewTopic, TopicInfo};
 use serde::{Deserialize, Serialize};
 
 use super::Context;
@@ -93,7 +93,8 @@ pub(crate) async fn describe(
     context.access.check(caller, name, &[Verb::Consume, Verb::Admin])?;
     Query::parse(query)?.finish()?;
     let info = topic_info(context, name).await?;
-    let asked = ask(name, context.cluster.describe_topic_configs(name));
+    let of = ConfigResource::Topic(name.to_owned());
+    let asked = ask(name, context.cluster.describe_configs(&of, false));
     let configs = match tokio::time::timeout(CONFIGS_PATIENCE, asked).await {
         Ok(Ok(configs)) => Some(configs),
         Ok(Err(error)) => {
@@ -123,8 +124,8 @@ pub(crate) async fn describe(
                 })
                 .collect(),
             configs: configs.map(|configs| {
-                let own = configs.into_iter().filter(|config| !config.is_default);
-                own.map(|config| (config.name, config.value.filter(|_| !config.is_sensitive))).collect()
+                let own = configs.into_iter().filter(|config| config.source == ConfigSource::TOPIC);
+                own.map(|config| (config.name, config.value.filter(|_| !config.sensitive))).collect()
             }),
         },
     ))
@@ -198,8 +199,8 @@ async fn create_as(context: &Context, name: &str, document: &[u8]) -> Result<Res
             )
         })
         .collect();
-    let created = context.cluster.create_topic(name, wanted.partitions, wanted.replication_factor, &configs);
-    let status = match tokio::time::timeout(PATIENCE, created).await {
+    let topic = NewTopic { configs, ..NewTopic::new(name, wanted.partitions, wanted.replication_factor) };
+    let status = match tokio::time::timeout(PATIENCE, context.cluster.create_topic(&topic)).await {
         Err(_) => return Err(ApiError::no_broker()),
         Ok(Ok(())) => StatusCode::CREATED,
         Ok(Err(error)) if error.code() == Some(ErrorCode::TOPIC_ALREADY_EXISTS) => StatusCode::OK,

@@ -50,7 +50,7 @@ async fn changes_are_not_made_again() {
     for loss in losses() {
         let (fake, cluster, _) = with_a_record().await;
         lose(&fake, ApiKey::CreateTopics, &loss, 1);
-        let error = cluster.create_topic("new", 1, 1, &[]).await.expect_err("the answer was lost");
+        let error = cluster.create_topic(&NewTopic::new("new", 1, 1)).await.expect_err("the answer was lost");
         assert!(error.maybe_sent(), "{error}");
         assert_eq!(fake.request_count(ApiKey::CreateTopics), 1);
         lose(&fake, ApiKey::DeleteTopics, &loss, 1);
