@@ -164,6 +164,18 @@ pub struct Listen {
     pub head_timeout: Duration,
     /// Bytes a second below which a body that is being sent is given up. `None`: a body may be as slow as it likes.
     pub min_body_rate: Option<u64>,
+    /// Whose answers the compatible part of the interface gives.
+    pub dialect: Dialect,
+}
+
+/// Whose answers are given where REST proxies differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// Confluent's REST Proxy.
+    #[default]
+    Confluent,
+    /// Strimzi's bridge.
+    Strimzi,
 }
 
 /// TLS of the data listener: `[tls]`.
@@ -214,6 +226,8 @@ pub struct Limits {
     pub body_bytes: Option<u64>,
     /// Bytes of one record's value: a line without its line end, or a whole body.
     pub record_bytes: usize,
+    /// Bytes of a JSON document of records, decoded.
+    pub document_bytes: usize,
     /// Bytes of a request's head: request line and header fields.
     pub head_bytes: usize,
 }

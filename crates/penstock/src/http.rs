@@ -5,6 +5,7 @@
 pub(crate) mod access;
 pub(crate) mod body;
 pub(crate) mod caller;
+pub(crate) mod confluent;
 mod consume;
 mod content_encoding;
 pub(crate) mod error;
@@ -17,6 +18,7 @@ pub(crate) mod rate;
 pub(crate) mod respond;
 pub(crate) mod routes;
 mod topics;
+mod whole_body;
 
 use std::future::Future;
 use std::rc::Rc;
@@ -158,6 +160,7 @@ async fn run(context: &Rc<Context>, caller: &Caller, operation: Operation, reque
         Operation::DescribeTopic(topic) => topics::describe(context, caller, &topic, query).await,
         Operation::CreateTopic(topic) => topics::create(context, caller, &topic, request).await,
         Operation::DeleteTopic(topic) => topics::delete(context, caller, &topic, query).await,
+        Operation::ConfluentV2(operation) => return confluent::v2::run(context, caller, operation, request).await,
         Operation::Health => Ok(plain("ok\n")),
         Operation::OpenApi => {
             let mut response = Response::new(ResponseBody::whole(&include_bytes!("http/openapi.json")[..]));

@@ -55,6 +55,19 @@ pub struct Summary {
     pub log_append_time: Option<i64>,
 }
 
+/// Where consecutive lines were written: neighbours in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The first of them.
+    pub first_line: u64,
+    /// How many they are.
+    pub count: u64,
+    /// Their partition.
+    pub partition: i32,
+    /// The offset of the first; `None` where the broker did not tell.
+    pub first_offset: Option<i64>,
+}
+
 /// How far a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
@@ -107,6 +120,8 @@ struct State {
     /// neighbours that become one entry make room again: the list must have no gap.
     left_out: Option<u64>,
     log_append_time: Option<i64>,
+    /// Of every written line, if somebody wants to know.
+    places: Option<Vec<Place>>,
 }
 
 /// Lines after the segment before it, up to `last_line`.
@@ -155,6 +170,7 @@ impl Delivery {
                 failures: BTreeMap::new(),
                 left_out: None,
                 log_append_time: None,
+                places: None,
             }),
             settled: Notify::new(),
         }))
@@ -285,6 +301,21 @@ impl Delivery {
         }
     }
 
+    /// From now on remembers what became of every single line: its place, and its failure without a bound on their
+    /// number. For requests whose lines are bounded and charged by the caller: it takes up to a [`Place`] or a
+    /// [`Failure`] a line.
+    pub fn keep_places(&self) {
+        self.0.state.borrow_mut().places.get_or_insert_default();
+    }
+
+    /// Where the written lines are, by line. Empty without [`Delivery::keep_places`].
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        let mut places = self.0.state.borrow().places.clone().unwrap_or_default();
+        places.sort_unstable_by_key(|place| place.first_line);
+        places
+    }
+
     pub(crate) fn timeout(&self) -> Duration {
         self.0.timeout
     }
@@ -336,6 +367,11 @@ pub(crate) fn settle_written(ranges: &[Range], partition: i32, base_offset: Opti
         let mut state = shared.state.borrow_mut();
         let mut count = 0;
         for range in of_one {
+            if let Some(places) = &mut state.places {
+                let first_offset = next_offset.map(|offset| offset + count as i64);
+                let (first_line, count) = (range.first_line, u64::from(range.count));
+                places.push(Place { first_line, count, partition, first_offset });
+            }
             count += u64::from(range.count);
             state.settle(range);
         }
@@ -428,7 +464,7 @@ impl State {
             self.failures.remove(&after_first);
         }
         self.failures.insert(failure.first_line, failure);
-        if self.failures.len() > MAX_FAILURES {
+        if self.failures.len() > MAX_FAILURES && self.places.is_none() {
             self.left_out = self.failures.pop_last().map(|(line, _)| line);
         }
     }

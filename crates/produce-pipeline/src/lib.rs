@@ -38,7 +38,7 @@ mod verdict;
 
 pub use appender::{Appender, Target};
 pub use budget::MemoryBudget;
-pub use delivery::{Charge, Delivery, PartitionSummary, Progress, Summary};
+pub use delivery::{Charge, Delivery, PartitionSummary, Place, Progress, Summary};
 pub use outcome::{Cause, Failure, Outcome};
 pub use partitioner::{murmur2, partition_for_key};
 pub use pipeline::{Pipeline, Topic};

@@ -191,9 +191,10 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         "listen.dialect",
-        Kind::Choice(&[word("confluent"), not_yet("strimzi")]),
+        Kind::Choice(&[word("confluent"), word("strimzi")]),
         Default::Value("confluent"),
-        "Whose answers the compatible part of the interface gives where REST proxies differ.",
+        "Whose answers the compatible part of the interface gives where REST proxies differ: Confluent's REST Proxy or \
+         Strimzi's bridge. docs/http-api.md says where they do.",
     ),
     key(
         "tls.mode",
@@ -403,6 +404,13 @@ pub(super) const KEYS: &[Key] = &[
         "Bytes of one record's value: a line without its line end, or a whole body. A line over it is refused and the \
          others go on; a body over it gets 413. Raise the topic's `max.message.bytes` with it. A line that spans \
          chunks is held in memory up to this size, once a connection.",
+    ),
+    key(
+        "limits.document_bytes",
+        Kind::Bytes { min: KIB, max: 256 * MIB },
+        Default::Value("8MiB"),
+        "Bytes of a body that is one JSON document of records, as Confluent's API has them, after `Content-Encoding` is \
+         undone. It is held in memory whole, and with what it says may take a quarter of `producer.memory_bytes`.",
     ),
     key(
         "limits.head_bytes",

@@ -14,8 +14,8 @@ mod sasl;
 use kafka_records::Compression;
 
 use super::{
-    AccessRule, Allow, Config, ConfigError, Drain, Identity, Limits, Listen, Log, LogFormat, Management, Mistake,
-    NamePattern, Producer, Runtime, Tls, TlsFiles, Validate, files,
+    AccessRule, Allow, Config, ConfigError, Dialect, Drain, Identity, Limits, Listen, Log, LogFormat, Management,
+    Mistake, NamePattern, Producer, Runtime, Tls, TlsFiles, Validate, files,
     keys::{ACCESS_KEYS, Default, KEYS, Key, Kind, Served},
     memory,
     source::{Origin, Source, Values, Written},
@@ -87,6 +87,7 @@ fn listen(settings: &mut Settings<'_>) -> Listen {
         idle_timeout: settings.duration("listen.idle_timeout"),
         head_timeout: settings.duration("listen.head_timeout"),
         min_body_rate: settings.nonzero_number("listen.min_body_rate"),
+        dialect: if settings.word("listen.dialect") == "strimzi" { Dialect::Strimzi } else { Dialect::Confluent },
     }
 }
 
@@ -191,6 +192,7 @@ fn limits(settings: &Settings<'_>) -> Limits {
     Limits {
         body_bytes: settings.nonzero_number("limits.body_bytes"),
         record_bytes: settings.size("limits.record_bytes"),
+        document_bytes: settings.size("limits.document_bytes"),
         head_bytes: settings.size("limits.head_bytes"),
     }
 }

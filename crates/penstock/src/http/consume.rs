@@ -202,7 +202,7 @@ async fn first_offset(context: &Context, topic: &TopicInfo, partition: i32, from
     end.ok_or_else(ApiError::no_broker)
 }
 
-async fn list_offset(
+pub(super) async fn list_offset(
     context: &Context,
     topic: &TopicInfo,
     partition: i32,

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use produce_pipeline::{Appender, Cause, Charge, Delivery, Outcome, Target, Topic};
@@ -32,18 +32,19 @@ use super::Context;
 use super::access::Grant;
 use super::body::BodyReader;
 use super::caller::Caller;
-use super::content_encoding::{BrokenEncoding, ContentEncoding, Decoder};
+use super::content_encoding::{ContentEncoding, Decoder};
 use super::error::{ApiError, code};
 use super::ndjson::{LineSink, LineSplitter};
 use super::params::{Key, ProduceParams};
 use super::progress::ProgressStream;
 use super::respond::{self, NDJSON, Response, UploadResult, json};
+use super::whole_body::{Limit, WholeBody, broken_encoding, content_length};
 use crate::config::Verb;
 use crate::http1::{Body, ResponseBody};
 
 /// How long a topic that is not in the cached metadata may be asked for. A cluster that answers does so in
 /// milliseconds; this is for the first request of a process whose connections are still being made.
-const TOPIC_LOOKUP: Duration = Duration::from_secs(3);
+pub(super) const TOPIC_LOOKUP: Duration = Duration::from_secs(3);
 
 /// `POST …/records`.
 pub(crate) async fn produce(context: &Rc<Context>, caller: &Caller, name: &str, request: Request<Body>) -> Response {
@@ -137,12 +138,8 @@ async fn admit(context: &Rc<Context>, caller: &Caller, name: &str, head: &Parts)
     Ok(Admitted { params, topic, encoding, grant })
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
 /// Milliseconds since the epoch.
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
@@ -167,17 +164,16 @@ async fn single_record(
     delivery: Delivery,
     mut reader: BodyReader,
 ) -> Response {
-    let limit = context.config.limits.record_bytes;
-    let mut held = Held::new(limit, &delivery);
-    let value = match read_whole(context, &mut reader, encoding, &delivery, &mut held).await {
+    let limit = Limit { bytes: context.config.limits.record_bytes, what: "a record's value" };
+    let value = match WholeBody::read(context, &mut reader, encoding, &delivery, limit).await {
         Ok(value) => value,
         Err(error) => return respond::error(&error),
     };
     let key = if let Key::Fixed(key) = &params.key { Some(key.as_slice()) } else { None };
     let target = target(params.partition, key);
     let timestamp = params.timestamp.unwrap_or_else(now_ms);
-    topic.appender(&delivery, timestamp, &params.headers).append(target, Some(value.as_deref().unwrap_or(&held.bytes)));
-    drop((value, held));
+    topic.appender(&delivery, timestamp, &params.headers).append(target, Some(value.bytes()));
+    drop(value);
     single_answer(&topic, &delivery, timestamp).await
 }
 
@@ -198,81 +194,6 @@ async fn single_answer(topic: &Topic, delivery: &Delivery, timestamp: i64) -> Re
         // The interface wants the summary's members beside the error.
         _ => UploadResult { topic: topic.name(), summary: &summary, stopped: None }.response(),
     }
-}
-
-/// A value that came in more than one piece, and its charge.
-struct Held {
-    bytes: Vec<u8>,
-    charge: Charge,
-    limit: usize,
-}
-
-impl Held {
-    fn new(limit: usize, delivery: &Delivery) -> Self {
-        Self { bytes: Vec::new(), charge: delivery.charge(0), limit }
-    }
-
-    fn append(&mut self, part: &[u8]) -> Result<(), ApiError> {
-        let len = self.bytes.len() + part.len();
-        if len > self.limit {
-            return Err(ApiError {
-                close: true,
-                ..ApiError::too_large(format!("a record's value is at most {} bytes", self.limit))
-            });
-        }
-        if len > self.bytes.capacity() {
-            let capacity = len.max(self.bytes.capacity() * 2).min(self.limit);
-            self.charge.set(capacity);
-            self.bytes.reserve_exact(capacity - self.bytes.len());
-        }
-        self.bytes.extend_from_slice(part);
-        Ok(())
-    }
-}
-
-/// Reads the body whole: `Some` if it came in one piece, else it is in `held`.
-async fn read_whole(
-    context: &Rc<Context>,
-    reader: &mut BodyReader,
-    encoding: ContentEncoding,
-    delivery: &Delivery,
-    held: &mut Held,
-) -> Result<Option<Bytes>, ApiError> {
-    let room = async || delivery.room().await.map_err(|cause| ApiError::of_cause(Outcome::NotWritten, &cause));
-    let mut decoder = Decoder::new(encoding);
-    let mut first = true;
-    loop {
-        room().await?;
-        let Some(chunk) = reader.chunk().await? else {
-            break;
-        };
-        context.metrics.body_bytes(chunk.len());
-        room().await?;
-        match &mut decoder {
-            None if first && reader.is_over() && !chunk.is_empty() && chunk.len() <= held.limit => {
-                return Ok(Some(chunk));
-            }
-            None => held.append(&chunk)?,
-            Some(decoder) => {
-                let mut input = &chunk[..];
-                while let Some(step) = decoder.step(&mut input).map_err(broken_encoding)? {
-                    held.append(step)?;
-                }
-            }
-        }
-        first = false;
-    }
-    if let Some(decoder) = &mut decoder {
-        held.append(decoder.finish().map_err(broken_encoding)?)?;
-    }
-    if held.bytes.is_empty() {
-        return Err(ApiError::new(code::EMPTY_BODY, "the body is empty"));
-    }
-    Ok(None)
-}
-
-fn broken_encoding(_: BrokenEncoding) -> ApiError {
-    ApiError { close: true, ..ApiError::bad_request("the body is not what its Content-Encoding says, or ends early") }
 }
 
 // ---- lines ----
@@ -469,7 +390,7 @@ impl<'a> Sink<'a> {
 }
 
 /// Where a record goes that has this partition or key, or neither.
-fn target(partition: Option<i32>, key: Option<&[u8]>) -> Target<'_> {
+pub(super) fn target(partition: Option<i32>, key: Option<&[u8]>) -> Target<'_> {
     match (partition, key) {
         (None, None) => Target::Any,
         (None, Some(key)) => Target::Key(key),

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use hyper::Method;
 
+use super::confluent::v2;
 use super::error::{ApiError, code};
 
 /// Kafka's own bound on a topic's name.
@@ -33,11 +34,13 @@ pub(crate) enum Operation {
     DeleteTopic(String),
     /// `GET /v1/topics/{topic}/partitions/{partition}/records`
     ReadPartition(String, i32),
+    /// Confluent's API, version 2.
+    ConfluentV2(v2::Operation),
 }
 
 impl Operation {
     /// All names that [`name`](Self::name) gives, and one more for what is no operation.
-    pub(crate) const NAMES: [&'static str; 10] = [
+    pub(crate) const NAMES: [&'static str; 19] = [
         "health",
         "openapi",
         "produce",
@@ -47,6 +50,15 @@ impl Operation {
         "create_topic",
         "delete_topic",
         "read_partition",
+        "v2_root",
+        "v2_list_brokers",
+        "v2_list_topics",
+        "v2_describe_topic",
+        "v2_produce",
+        "v2_produce_to_partition",
+        "v2_list_partitions",
+        "v2_describe_partition",
+        "v2_partition_offsets",
         "none",
     ];
 
@@ -62,6 +74,7 @@ impl Operation {
             Self::CreateTopic(_) => "create_topic",
             Self::DeleteTopic(_) => "delete_topic",
             Self::ReadPartition(..) => "read_partition",
+            Self::ConfluentV2(operation) => operation.name(),
         }
     }
 
@@ -103,22 +116,26 @@ impl Operation {
                 if !get {
                     return Err(ApiError::bad_method("GET, HEAD"));
                 }
-                match partition.parse() {
-                    Ok(partition) if partition >= 0 => Ok(Self::ReadPartition(topic, partition)),
-                    _ => Err(ApiError::bad_request(format!("a partition is a number from 0 to {}", i32::MAX))),
-                }
+                partition_number(partition).map(|partition| Self::ReadPartition(topic, partition))
             }
-            _ => Err(no_route()),
+            segments => v2::Operation::find(method, segments).map(Self::ConfluentV2),
         }
     }
 }
 
-fn no_route() -> ApiError {
+pub(super) fn no_route() -> ApiError {
     ApiError::new(code::NOT_FOUND, "nothing is served at this path; GET /openapi.json says what is")
 }
 
+pub(super) fn partition_number(segment: &str) -> Result<i32, ApiError> {
+    match segment.parse() {
+        Ok(partition) if partition >= 0 => Ok(partition),
+        _ => Err(ApiError::bad_request(format!("a partition is a number from 0 to {}", i32::MAX))),
+    }
+}
+
 /// Decodes a topic's name and holds it against Kafka's rules.
-fn topic_name(segment: &str) -> Result<String, ApiError> {
+pub(super) fn topic_name(segment: &str) -> Result<String, ApiError> {
     let name = percent_decode(segment, false)
         .ok_or_else(|| ApiError::bad_request("the topic's name is not percent-encoded UTF-8"))?;
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
@@ -186,7 +203,6 @@ mod tests {
     fn other_paths_are_not_found() {
         for path in [
             "",
-            "/",
             "*",
             "/v1",
             "/v1/",

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hyper::{Request, StatusCode};
-use kafka_client::{ConfigResource, ConfigSource, ErrorCode, NewTopic, TopicInfo};
+use kafka_client::{ConfigEntry, ConfigResource, ConfigSource, ErrorCode, NewTopic, TopicInfo};
 use serde::{Deserialize, Serialize};
 
 use super::Context;
@@ -93,16 +93,7 @@ pub(crate) async fn describe(
     context.access.check(caller, name, &[Verb::Consume, Verb::Admin])?;
     Query::parse(query)?.finish()?;
     let info = topic_info(context, name).await?;
-    let of = ConfigResource::Topic(name.to_owned());
-    let asked = ask(name, context.cluster.describe_configs(&of, false));
-    let configs = match tokio::time::timeout(CONFIGS_PATIENCE, asked).await {
-        Ok(Ok(configs)) => Some(configs),
-        Ok(Err(error)) => {
-            tracing::debug!(topic = name, error = %error.message, "a topic's settings are not told");
-            None
-        }
-        Err(_) => None,
-    };
+    let configs = described_configs(context, name).await;
     let summary = TopicSummary::of(&info);
     Ok(json(
         StatusCode::OK,
@@ -253,6 +244,20 @@ pub(crate) async fn delete(
     Ok(response)
 }
 
+/// A topic's settings, or nothing where Kafka does not tell.
+pub(super) async fn described_configs(context: &Context, name: &str) -> Option<Vec<ConfigEntry>> {
+    let of = ConfigResource::Topic(name.to_owned());
+    let asked = ask(name, context.cluster.describe_configs(&of, false));
+    match tokio::time::timeout(CONFIGS_PATIENCE, asked).await {
+        Ok(Ok(configs)) => Some(configs),
+        Ok(Err(error)) => {
+            tracing::debug!(topic = name, error = %error.message, "a topic's settings are not told");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
 /// A topic from the cached metadata, or from Kafka.
 pub(crate) async fn topic_info(context: &Context, name: &str) -> Result<std::sync::Arc<TopicInfo>, ApiError> {
     match tokio::time::timeout(PATIENCE, context.cluster.topic(name)).await {
@@ -263,7 +268,10 @@ pub(crate) async fn topic_info(context: &Context, name: &str) -> Result<std::syn
 }
 
 /// One question to the cluster, within our patience.
-async fn ask<T>(topic: &str, question: impl Future<Output = Result<T, kafka_client::Error>>) -> Result<T, ApiError> {
+pub(super) async fn ask<T>(
+    topic: &str,
+    question: impl Future<Output = Result<T, kafka_client::Error>>,
+) -> Result<T, ApiError> {
     match tokio::time::timeout(PATIENCE, question).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(ApiError::of_client(topic, &error)),

@@ -16,7 +16,7 @@ fn what_is_not_served_is_told_and_the_connection_goes_on() {
         let bridge = Bridge::start().await;
         let mut client = bridge.client().await;
         for (method, path, code) in [
-            ("GET", "/", 404),
+            ("GET", "/nothing", 404),
             ("POST", "/v1/nothing", 404),
             ("GET", RECORDS, 405),
             ("POST", "/healthz", 405),

@@ -193,3 +193,28 @@ fn a_charge_lasts_as_long_as_its_guard() {
     drop(charge);
     assert_eq!(d.0.lease.held(), 0);
 }
+
+#[test]
+fn places_of_single_lines_are_remembered_for_whoever_asks() {
+    let (a, b) = (delivery(), delivery());
+    a.keep_places();
+    a.handle_appended(6, 5, 50);
+    b.handle_appended(3, 2, 20);
+    settle_written(&[range(&a, 4, 2)], 1, None, None);
+    let shared = [range(&a, 1, 2), range(&b, 1, 2), range(&a, 3, 1)];
+    settle_written(&shared, 3, Some(100), None);
+    let place = |first_line, count, partition, first_offset| Place { first_line, count, partition, first_offset };
+    assert_eq!(a.places(), [place(1, 2, 3, Some(100)), place(3, 1, 3, Some(104)), place(4, 2, 1, None)]);
+    assert!(b.places().is_empty());
+}
+
+#[test]
+fn whoever_asks_for_places_is_told_every_failure() {
+    let d = delivery();
+    d.keep_places();
+    for line in 1..=2 * MAX_FAILURES as u64 {
+        d.handle_refused(2 * line, Cause::TooLarge);
+    }
+    let summary = d.summary();
+    assert_eq!((summary.failures.len(), summary.failures_truncated), (2 * MAX_FAILURES, false));
+}
