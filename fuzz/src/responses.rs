@@ -4,9 +4,10 @@ use bytes::Bytes;
 use kafka_client::messages::{
     ApiVersionsRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
     DeleteTopicsRequest, DescribeAclsRequest, DescribeConfigsRequest, DescribeGroupsRequest, FetchRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, ListGroupsRequest, ListOffsetsRequest,
-    ListPartitionReassignmentsRequest, MetadataRequest, ProduceRequest, Request, SaslAuthenticateRequest,
-    SaslHandshakeRequest, decode_answer,
+    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest,
+    LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, Request, SaslAuthenticateRequest, SaslHandshakeRequest,
+    SyncGroupRequest, decode_answer,
 };
 
 /// The first byte says to which request, the second at which version; the rest is the answer. No bytes make a decoder panic
@@ -14,7 +15,7 @@ use kafka_client::messages::{
 pub fn run(data: &[u8]) {
     let [api, version, answer @ ..] = data else { return };
     let answer = Bytes::copy_from_slice(answer);
-    match api % 19 {
+    match api % 26 {
         0 => decode::<ApiVersionsRequest>(*version, answer),
         1 => decode::<MetadataRequest>(*version, answer),
         2 => decode::<InitProducerIdRequest>(*version, answer),
@@ -33,7 +34,14 @@ pub fn run(data: &[u8]) {
         15 => decode::<CreateAclsRequest>(*version, answer),
         16 => decode::<DeleteAclsRequest>(*version, answer),
         17 => decode::<ListGroupsRequest>(*version, answer),
-        _ => decode::<DescribeGroupsRequest>(*version, answer),
+        18 => decode::<DescribeGroupsRequest>(*version, answer),
+        19 => decode::<FindCoordinatorRequest>(*version, answer),
+        20 => decode::<JoinGroupRequest>(*version, answer),
+        21 => decode::<SyncGroupRequest>(*version, answer),
+        22 => decode::<HeartbeatRequest>(*version, answer),
+        23 => decode::<LeaveGroupRequest>(*version, answer),
+        24 => decode::<OffsetCommitRequest>(*version, answer),
+        _ => decode::<OffsetFetchRequest>(*version, answer),
     }
 }
 

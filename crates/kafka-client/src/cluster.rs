@@ -2,15 +2,18 @@
 //!
 //! Metadata is one immutable [`Metadata`] snapshot behind an `ArcSwap`, so that workers read it without a lock. One
 //! background task, the [`refresher`](refresh), replaces it; leader hints (KIP-951) replace it in between. Everything
-//! else here is requests: to any broker, to the controller or to a partition's leader, retried within the request
-//! timeout where that is safe.
+//! else here is requests: to any broker, to the controller, to a partition's leader or to a group's coordinator, retried
+//! within the request timeout where that is safe.
 
 mod admin;
 mod brokers;
+mod coordinator;
+mod groups;
 mod read;
 mod refresh;
 
 pub use brokers::BrokerStats;
+pub use groups::{GroupOffset, Membership};
 pub use read::{Fetched, ListedOffset, OffsetSpec};
 
 use crate::{
@@ -20,6 +23,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use brokers::{Brokers, backoff, lock};
+use coordinator::Coordinators;
 use refresh::{Asks, first_limit};
 use std::{
     collections::HashMap,
@@ -80,6 +84,7 @@ struct Core {
     /// What is wanted from the refresher, and how to wake it.
     asks: Mutex<Asks>,
     wake: Notify,
+    coordinators: Mutex<Coordinators>,
     /// Whoever holds it may replace the snapshot.
     doubts: Mutex<Doubts>,
     started: Instant,
@@ -107,6 +112,7 @@ impl Cluster {
             generation: watch::Sender::new(0),
             asks: Mutex::default(),
             wake: Notify::new(),
+            coordinators: Mutex::default(),
             doubts: Mutex::default(),
             started: Instant::now(),
         });

@@ -28,7 +28,7 @@ pub mod sasl;
 mod transport;
 pub mod wire;
 
-pub use cluster::{BrokerStats, Cluster, Fetched, ListedOffset, OffsetSpec, TopicError};
+pub use cluster::{BrokerStats, Cluster, Fetched, GroupOffset, ListedOffset, Membership, OffsetSpec, TopicError};
 pub use config::Config;
 pub use connection::{Connection, PendingProduce};
 pub use error::Error;
@@ -38,7 +38,8 @@ pub use messages::{
     ConfigResource, ConfigSource, ConfigSynonym, ListedGroup, NewTopic, Reassignment,
 };
 pub use messages::{
-    ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopic, ProduceTopicResponse,
+    Isolation, ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopic,
+    ProduceTopicResponse,
 };
 pub use metadata::{Metadata, PartitionInfo, TopicInfo};
 pub use names::{Broker, ProducerIdentity, TopicId};

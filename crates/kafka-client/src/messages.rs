@@ -13,6 +13,9 @@ mod api_versions;
 mod configs;
 mod describe_groups;
 mod fetch;
+mod find_coordinator;
+mod group_membership;
+mod group_offsets;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
@@ -33,9 +36,17 @@ pub use describe_groups::{
     DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, GroupMember, ListGroupsRequest, ListGroupsResponse,
     ListedGroup,
 };
-pub use fetch::{FetchRequest, FetchResponse, FetchedPartition, FetchedTopic};
+pub use fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchedPartition, FetchedTopic, Isolation};
+pub use find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
+pub use group_membership::{
+    HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, JoinedMember, LeaveGroupRequest,
+    LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
+};
+pub use group_offsets::{
+    CommittedOffset, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, TopicOffsets,
+};
 pub use init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
-pub use list_offsets::{ListOffsetsRequest, ListOffsetsResponse, ListedPartition};
+pub use list_offsets::{ListOffsetsRequest, ListOffsetsResponse, ListedPartition, WantedOffset};
 pub use metadata::{MetadataRequest, MetadataResponse, PartitionMetadata, TopicMetadata};
 pub use produce::{
     ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopic, ProduceTopicResponse,

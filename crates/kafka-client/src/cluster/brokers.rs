@@ -1,10 +1,12 @@
 //! The brokers' connections: who may be dialled when, and which connections are shared.
 //!
-//! Three kinds of connections, because Kafka answers one request of a connection at a time:
+//! Four kinds of connections, because Kafka answers one request of a connection at a time:
 //!
 //! - one *control* connection per broker for short requests, dialled when first needed, by one caller at a time;
 //! - up to [`MAX_SLOW`] per broker for requests that the broker may hold on purpose (fetches, topic changes), lent to one request
 //!   each, further requests waiting in their order;
+//! - one for each member that is joining a group: the broker holds a JoinGroup until every member has sent one, so they
+//!   must not wait for each other. Lent like the slow ones, and closed when it was not needed for [`HELD_IDLE`];
 //! - those that [`Brokers::dial`] hands to their owners (one per produce worker).
 //!
 //! Control and slow connections live on the runtime that the client was started on, whoever asks for them.
@@ -29,6 +31,10 @@ use tokio::{
 
 /// Most connections per broker for requests that the broker may hold.
 pub(super) const MAX_SLOW: usize = 8;
+/// Most members that join groups of one coordinator at a time.
+const MAX_HELD: usize = 1024;
+/// For how long a connection is kept that a member joined with: the others of its group sync meanwhile.
+const HELD_IDLE: Duration = Duration::from_secs(30);
 /// For how long a broker that did not answer is asked last.
 const SUSPECT: Duration = Duration::from_secs(30);
 
@@ -55,8 +61,23 @@ pub(super) struct Node {
     health: Mutex<Health>,
     /// Locked while dialling, so that one caller dials and the others wait for it.
     control: tokio::sync::Mutex<Option<Shared>>,
-    slow_permits: Arc<Semaphore>,
-    slow_idle: Mutex<Vec<Shared>>,
+    slow: Pool,
+    held: Pool,
+}
+
+/// Connections that are lent to one request each.
+#[derive(Debug)]
+struct Pool {
+    permits: Arc<Semaphore>,
+    idle: Arc<Mutex<Vec<(Shared, Instant)>>>,
+    /// When an idle one is closed; `None`: never.
+    max_idle: Option<Duration>,
+}
+
+impl Pool {
+    fn new(size: usize, max_idle: Option<Duration>) -> Self {
+        Self { permits: Arc::new(Semaphore::new(size)), idle: Arc::default(), max_idle }
+    }
 }
 
 /// A connection and the address it was dialled at: a broker that moves is dialled again.
@@ -99,9 +120,11 @@ pub struct BrokerStats {
     pub bytes_in: u64,
 }
 
-/// A slow connection, lent. Goes back when dropped, unless it is closed.
+/// A connection of a pool, lent. Goes back when dropped, unless it is closed.
 pub(super) struct Lent {
-    node: Arc<Node>,
+    idle: Arc<Mutex<Vec<(Shared, Instant)>>>,
+    max_idle: Option<Duration>,
+    runtime: Handle,
     shared: Option<Shared>,
     _permit: OwnedSemaphorePermit,
 }
@@ -117,10 +140,14 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(shared) = self.shared.take()
-            && !shared.connection.is_closed()
-        {
-            lock(&self.node.slow_idle).push(shared);
+        let Some(shared) = self.shared.take().filter(|shared| !shared.connection.is_closed()) else { return };
+        lock(&self.idle).push((shared, Instant::now()));
+        if let Some(max_idle) = self.max_idle {
+            let idle = self.idle.clone();
+            self.runtime.spawn(async move {
+                sleep(max_idle).await;
+                lock(&idle).retain(|(_, since)| since.elapsed() < max_idle);
+            });
         }
     }
 }
@@ -150,8 +177,8 @@ impl Brokers {
                 traffic: Arc::default(),
                 health: Mutex::default(),
                 control: tokio::sync::Mutex::default(),
-                slow_permits: Arc::new(Semaphore::new(MAX_SLOW)),
-                slow_idle: Mutex::default(),
+                slow: Pool::new(MAX_SLOW, None),
+                held: Pool::new(MAX_HELD, Some(HELD_IDLE)),
             })
         });
         node.clone()
@@ -256,27 +283,41 @@ impl Brokers {
         Ok(connection)
     }
 
-    /// A connection for one request that the broker may hold.
+    /// A connection for one request that the broker may hold for a while.
     pub(super) async fn slow(self: &Arc<Self>, broker: &Broker) -> Result<Lent, Error> {
-        let node = self.node(broker.id);
-        let Ok(permit) = node.slow_permits.clone().acquire_owned().await else {
+        self.lend(broker, &self.node(broker.id).slow).await
+    }
+
+    /// A connection for one request that the broker may hold until other members' requests have come.
+    pub(super) async fn held(self: &Arc<Self>, broker: &Broker) -> Result<Lent, Error> {
+        self.lend(broker, &self.node(broker.id).held).await
+    }
+
+    async fn lend(self: &Arc<Self>, broker: &Broker, pool: &Pool) -> Result<Lent, Error> {
+        let Ok(permit) = pool.permits.clone().acquire_owned().await else {
             return Err(Error::ShutDown);
         };
         let idle = {
-            let mut idle = lock(&node.slow_idle);
-            idle.retain(|shared| shared.serves(broker));
-            idle.pop()
+            let mut idle = lock(&pool.idle);
+            idle.retain(|(shared, _)| shared.serves(broker));
+            idle.pop().map(|(shared, _)| shared)
         };
         let shared = match idle {
             Some(shared) => shared,
             None => self.dial_shared(broker).await?,
         };
-        Ok(Lent { node, shared: Some(shared), _permit: permit })
+        Ok(Lent {
+            idle: pool.idle.clone(),
+            max_idle: pool.max_idle,
+            runtime: self.runtime.clone(),
+            shared: Some(shared),
+            _permit: permit,
+        })
     }
 
     /// Whether every slow connection to a broker is lent.
     pub(super) fn slow_is_contended(&self, broker: i32) -> bool {
-        self.node(broker).slow_permits.available_permits() == 0
+        self.node(broker).slow.permits.available_permits() == 0
     }
 
     /// Runs `task` on the client's own runtime to its end, even if the caller goes away.

@@ -3,10 +3,13 @@
 use super::{Cluster, Core, Retry, TopicError, admin::no_such_part};
 use crate::{
     Broker, Error, ErrorCode, TopicInfo,
-    messages::{FetchRequest, FetchResponse, ListOffsetsRequest, ListedPartition, Request},
+    messages::{
+        FetchPartition, FetchRequest, FetchResponse, FetchTopic, Isolation, ListOffsetsRequest, ListedPartition,
+        Request, WantedOffset,
+    },
 };
 use bytes::Bytes;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// The longest a broker is asked to hold a fetch; a longer wait is made of several. A caller that goes away blocks a
@@ -52,36 +55,67 @@ pub struct Fetched {
 }
 
 impl Cluster {
-    /// An offset of one partition, from its leader. Leader moves are followed within the request timeout.
+    /// An offset of one partition: see [`Cluster::list_offsets`].
+    pub async fn list_offset(&self, topic: &TopicInfo, partition: i32, at: OffsetSpec) -> Result<ListedOffset, Error> {
+        let wanted = [(topic, partition, at)];
+        let mut listed = self.list_offsets(&wanted, Isolation::ReadUncommitted).await;
+        listed.pop().unwrap_or(Err(Error::NoBroker("nothing was asked for")))
+    }
+
+    /// Offsets of many partitions, in their order, with one request to each leader. Leader moves are followed within the
+    /// request timeout.
     ///
     /// # Errors
     ///
-    /// `UNKNOWN_TOPIC_ID` as [`Error::Broker`] if the topic was created anew under another id.
+    /// Of each partition: `UNKNOWN_TOPIC_ID` as [`Error::Broker`] if the topic was created anew under another id.
     ///
     /// # Cancel safety
     ///
     /// Safe.
-    pub async fn list_offset(&self, topic: &TopicInfo, partition: i32, at: OffsetSpec) -> Result<ListedOffset, Error> {
+    pub async fn list_offsets(
+        &self,
+        wanted: &[(&TopicInfo, i32, OffsetSpec)],
+        isolation: Isolation,
+    ) -> Vec<Result<ListedOffset, Error>> {
         let core = &self.0.core;
+        let mut results: Vec<_> = wanted.iter().map(|_| Err(Error::NoBroker("it was not asked"))).collect();
+        let mut open: Vec<usize> = (0..wanted.len()).collect();
         let mut retry = core.retry();
-        loop {
-            match core.list_offset(topic, partition, at).await {
-                Ok(listed) => {
-                    return Ok(ListedOffset {
-                        offset: (listed.offset >= 0).then_some(listed.offset),
-                        timestamp: listed.timestamp,
-                        leader_epoch: listed.leader_epoch,
-                    });
+        while !open.is_empty() {
+            let round = core.list_offsets(wanted, &open, isolation).await;
+            let mut failure = None;
+            for (index, result) in round {
+                match result {
+                    Err(error) if retry.may_pass(&error) => {
+                        failure = Some(error.clone());
+                        results[index] = Err(error);
+                    }
+                    done => {
+                        open.retain(|at| *at != index);
+                        results[index] = done.map(|listed| ListedOffset {
+                            offset: (listed.offset >= 0).then_some(listed.offset),
+                            timestamp: listed.timestamp,
+                            leader_epoch: listed.leader_epoch,
+                        });
+                    }
                 }
-                Err(error) => retry.elsewhere(error).await?,
+            }
+            if let Some(error) = failure
+                && retry.after(error).await.is_err()
+            {
+                break;
             }
         }
+        results
     }
 
     /// One partition read from its leader, read_uncommitted: at once if there is anything at `offset`, else after up to
     /// `max_wait`. Empty `records`: nothing came. `max_bytes` is exceeded by a single batch that is larger (KIP-74).
     /// Leader moves are followed inside, within the request timeout. At most eight reads at a time go to one broker;
     /// the others wait their turn.
+    ///
+    /// `max_bytes` is asked each time that a request is about to leave: a reader that has to account for what it may get
+    /// need not hold anything while it waits for its turn.
     ///
     /// # Errors
     ///
@@ -96,14 +130,14 @@ impl Cluster {
         topic: &TopicInfo,
         partition: i32,
         offset: i64,
-        max_bytes: i32,
+        mut max_bytes: impl FnMut() -> i32,
         max_wait: Duration,
     ) -> Result<Fetched, Error> {
         let core = &self.0.core;
         let until = Instant::now() + max_wait;
         let mut retry = core.retry();
         loop {
-            let result = core.fetch(topic, partition, offset, max_bytes, until).await;
+            let result = core.fetch(topic, partition, offset, &mut max_bytes, until).await;
             let now = Instant::now();
             match result {
                 Ok(fetched) if !fetched.records.is_empty() || now >= until => return Ok(fetched),
@@ -116,15 +150,22 @@ impl Cluster {
 }
 
 impl Retry {
-    /// For reads: any error that another leader or a later moment may not give.
-    async fn elsewhere(&mut self, error: Error) -> Result<(), Error> {
+    /// For reads: whether another leader or a later moment may not give this error.
+    fn may_pass(&self, error: &Error) -> bool {
         match error.code() {
             // Another topic has its name by now.
-            Some(ErrorCode::UNKNOWN_TOPIC_ID | ErrorCode::INCONSISTENT_TOPIC_ID) if self.failures > 0 => Err(error),
+            Some(ErrorCode::UNKNOWN_TOPIC_ID | ErrorCode::INCONSISTENT_TOPIC_ID) => self.failures == 0,
             // A new leader may not know yet that it is one; what nobody knows after some refreshes is not there.
-            Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) if self.failures > 2 => Err(error),
-            _ => self.after(error).await,
+            Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => self.failures <= 2,
+            _ => error.is_retriable(),
         }
+    }
+
+    async fn elsewhere(&mut self, error: Error) -> Result<(), Error> {
+        if !self.may_pass(&error) {
+            return Err(error);
+        }
+        self.after(error).await
     }
 }
 
@@ -156,34 +197,63 @@ impl Core {
         Ok(Place { leader: self.broker(leader)?, leader_epoch, topic: known })
     }
 
-    async fn list_offset(&self, topic: &TopicInfo, partition: i32, at: OffsetSpec) -> Result<ListedPartition, Error> {
+    /// One request to each leader of the `open` ones of `wanted`: by their places in it, what came.
+    async fn list_offsets(
+        &self,
+        wanted: &[(&TopicInfo, i32, OffsetSpec)],
+        open: &[usize],
+        isolation: Isolation,
+    ) -> Vec<(usize, Result<ListedPartition, Error>)> {
         let api = ListOffsetsRequest::API.name;
-        let place = self.place(api, topic, partition).await?;
-        let request = ListOffsetsRequest {
-            topic: place.topic.name.clone(),
-            partition,
-            leader_epoch: place.leader_epoch,
-            timestamp: match at {
-                OffsetSpec::Latest => -1,
-                OffsetSpec::Earliest => -2,
-                OffsetSpec::Timestamp(ms) => ms.max(0),
-            },
-            timeout: self.config().request_timeout,
-        };
-        let connection = self.brokers.control(&place.leader).await?;
-        let answer = connection.call(&request, i16::MAX, Duration::ZERO).await?;
-        let listed = answer
-            .topics
-            .iter()
-            .filter(|(name, _)| *name == request.topic)
-            .flat_map(|(_, partitions)| partitions)
-            .find(|listed| listed.index == partition)
-            .copied()
-            .ok_or_else(|| no_such_part(api))?;
-        match listed.error.ok() {
-            Ok(()) => Ok(listed),
-            Err(code) => Err(Error::broker(api, code, None)),
+        let mut results = Vec::with_capacity(open.len());
+        let mut by_leader: HashMap<i32, (Broker, Vec<(usize, Place)>)> = HashMap::new();
+        for &index in open {
+            let (topic, partition, _) = wanted[index];
+            match self.place(api, topic, partition).await {
+                Ok(place) => {
+                    let of_leader = by_leader.entry(place.leader.id).or_insert((place.leader.clone(), Vec::new()));
+                    of_leader.1.push((index, place));
+                }
+                Err(error) => results.push((index, Err(error))),
+            }
         }
+        for (leader, places) in by_leader.into_values() {
+            let mut topics: Vec<(Arc<str>, Vec<WantedOffset>)> = Vec::new();
+            for (index, place) in &places {
+                let (_, partition, at) = wanted[*index];
+                let timestamp = match at {
+                    OffsetSpec::Latest => -1,
+                    OffsetSpec::Earliest => -2,
+                    OffsetSpec::Timestamp(ms) => ms.max(0),
+                };
+                let wanted = WantedOffset { partition, leader_epoch: place.leader_epoch, timestamp };
+                match topics.iter_mut().find(|(name, _)| *name == place.topic.name) {
+                    Some((_, partitions)) => partitions.push(wanted),
+                    None => topics.push((place.topic.name.clone(), vec![wanted])),
+                }
+            }
+            let request = ListOffsetsRequest { isolation, topics, timeout: self.config().request_timeout };
+            let answer = async { self.brokers.control(&leader).await?.call(&request, i16::MAX, Duration::ZERO).await };
+            let answer = answer.await;
+            for (index, place) in places {
+                let (_, partition, _) = wanted[index];
+                let result = answer.as_ref().map_err(Error::clone).and_then(|answer| {
+                    let listed = answer
+                        .topics
+                        .iter()
+                        .filter(|(name, _)| *name == place.topic.name)
+                        .flat_map(|(_, partitions)| partitions)
+                        .find(|listed| listed.index == partition)
+                        .ok_or_else(|| no_such_part(api))?;
+                    match listed.error.ok() {
+                        Ok(()) => Ok(*listed),
+                        Err(code) => Err(Error::broker(api, code, None)),
+                    }
+                });
+                results.push((index, result));
+            }
+        }
+        results
     }
 
     async fn fetch(
@@ -191,7 +261,7 @@ impl Core {
         topic: &TopicInfo,
         partition: i32,
         offset: i64,
-        max_bytes: i32,
+        max_bytes: &mut impl FnMut() -> i32,
         until: Instant,
     ) -> Result<Fetched, Error> {
         let api = FetchRequest::API.name;
@@ -199,17 +269,25 @@ impl Core {
         let lent = self.brokers.slow(&place.leader).await?;
         let longest = if self.brokers.slow_is_contended(place.leader.id) { SHORTEST_POLL } else { LONGEST_POLL };
         let max_wait = until.saturating_duration_since(Instant::now()).min(longest);
+        let max_bytes = max_bytes();
         let request = FetchRequest {
             max_wait,
             max_bytes,
-            topic: place.topic.name.clone(),
-            topic_id: place.topic.id,
-            partition,
-            leader_epoch: place.leader_epoch,
-            offset,
+            isolation: Isolation::ReadUncommitted,
+            topics: vec![FetchTopic {
+                name: place.topic.name.clone(),
+                id: place.topic.id,
+                partitions: vec![FetchPartition {
+                    index: partition,
+                    leader_epoch: place.leader_epoch,
+                    offset,
+                    max_bytes,
+                }],
+            }],
             rack: self.config().rack.as_deref().unwrap_or_default().into(),
         };
-        let max_version = if request.topic_id.is_zero() { FetchRequest::FIRST_BY_ID - 1 } else { i16::MAX };
+        let by_id = !place.topic.id.is_zero();
+        let max_version = if by_id { i16::MAX } else { FetchRequest::FIRST_BY_ID - 1 };
         // The connection is busy until the answer is there, whether or not the caller waits for it.
         let answer =
             self.brokers.detached(async move { lent.connection().call(&request, max_version, max_wait).await }).await?;

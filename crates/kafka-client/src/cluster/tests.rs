@@ -1,10 +1,11 @@
 //! Against an in-process Kafka.
 
 use super::*;
-use crate::{NewTopic, ProducePartition, ProduceRequest, ProduceTopic};
+use crate::{Isolation, NewTopic, ProducePartition, ProduceRequest, ProduceTopic};
 use bytes::Bytes;
 use krafka::testing::{ApiKey, FakeBroker};
 
+mod groups;
 mod login;
 mod lost;
 
@@ -78,7 +79,7 @@ async fn a_batch_is_written_by_its_leader_and_read_back() {
         let response = response.expect("an answer");
         let written = &response.topics[0].partitions[0];
         assert_eq!((written.error, written.base_offset), (ErrorCode::NONE, 0));
-        let fetched = cluster.fetch(&topic, partition, 0, 1 << 20, Duration::ZERO).await.expect("records");
+        let fetched = cluster.fetch(&topic, partition, 0, || 1 << 20, Duration::ZERO).await.expect("records");
         assert_eq!(fetched.high_watermark, 1);
         assert_eq!(fetched.records.len(), batch().len());
     }
@@ -207,7 +208,7 @@ async fn a_read_follows_its_leader() {
     connection.produce(request(&topic, 0)).await.expect("written");
     let next = (first + 1) % 3;
     fake.set_leader("t", 0, next);
-    let fetched = cluster.fetch(&topic, 0, 0, 1 << 20, Duration::ZERO).await.expect("records");
+    let fetched = cluster.fetch(&topic, 0, 0, || 1 << 20, Duration::ZERO).await.expect("records");
     assert_eq!(fetched.records.len(), batch().len());
     assert_eq!(fake.request_nodes(ApiKey::Fetch).last(), Some(&next));
     fake.set_leader("t", 0, first);
@@ -221,7 +222,7 @@ async fn an_offset_out_of_range_is_the_caller_s_to_know() {
     let (fake, cluster) = start(1).await;
     fake.create_topic("t", 1);
     let topic = cluster.topic("t").await.expect("the topic");
-    let error = cluster.fetch(&topic, 0, 7, 1 << 20, Duration::from_secs(5)).await.expect_err("no such offset");
+    let error = cluster.fetch(&topic, 0, 7, || 1 << 20, Duration::from_secs(5)).await.expect_err("no such offset");
     assert_eq!(error.code(), Some(ErrorCode::OFFSET_OUT_OF_RANGE));
     assert_eq!(fake.request_count(ApiKey::Fetch), 1);
 }
@@ -232,7 +233,8 @@ async fn a_partition_that_is_not_there_is_not_read() {
     fake.create_topic("t", 1);
     let topic = cluster.topic("t").await.expect("the topic");
     for partition in [-1, 1, i32::MAX] {
-        let error = cluster.fetch(&topic, partition, 0, 1 << 20, Duration::ZERO).await.expect_err("no such partition");
+        let error =
+            cluster.fetch(&topic, partition, 0, || 1 << 20, Duration::ZERO).await.expect_err("no such partition");
         assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     }
     assert_eq!(fake.request_count(ApiKey::Fetch), 0);
@@ -245,7 +247,7 @@ async fn a_read_waits_for_the_first_record() {
     let topic = cluster.topic("t").await.expect("the topic");
     let reading = {
         let (cluster, topic) = (cluster.clone(), topic.clone());
-        tokio::spawn(async move { cluster.fetch(&topic, 0, 0, 1 << 20, Duration::from_mins(1)).await })
+        tokio::spawn(async move { cluster.fetch(&topic, 0, 0, || 1 << 20, Duration::from_mins(1)).await })
     };
     assert!(fake.wait_for_requests(ApiKey::Fetch, 1, Duration::from_secs(30)).await);
     let connection = cluster.dial(0).await.expect("a connection");
@@ -262,7 +264,7 @@ async fn more_readers_than_connections_all_get_their_turn() {
     let mut reads = tokio::task::JoinSet::new();
     for _ in 0..3 * brokers::MAX_SLOW {
         let (cluster, topic) = (cluster.clone(), topic.clone());
-        reads.spawn(async move { cluster.fetch(&topic, 0, 0, 1 << 20, Duration::from_mins(1)).await });
+        reads.spawn(async move { cluster.fetch(&topic, 0, 0, || 1 << 20, Duration::from_mins(1)).await });
     }
     assert!(fake.wait_for_requests(ApiKey::Fetch, brokers::MAX_SLOW, Duration::from_secs(30)).await);
     let connection = cluster.dial(0).await.expect("a connection");
@@ -283,7 +285,7 @@ async fn a_topic_created_anew_is_not_read_under_its_old_id() {
     fake.create_topic("t", 1);
     cluster.request_refresh();
     until(&cluster, |known| known.topics.get("t").is_some_and(|topic| topic.id != old.id)).await;
-    let error = cluster.fetch(&old, 0, 0, 1 << 20, Duration::ZERO).await.expect_err("another topic");
+    let error = cluster.fetch(&old, 0, 0, || 1 << 20, Duration::ZERO).await.expect_err("another topic");
     assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_ID));
 }
 

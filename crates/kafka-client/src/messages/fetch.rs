@@ -6,25 +6,60 @@ use crate::{Broker, ErrorCode, TopicId};
 use bytes::Bytes;
 use std::time::Duration;
 
-/// Reads one partition, read_uncommitted, outside any fetch session (KIP-227: session id 0, epoch -1 opens none).
+/// What a reader sees of transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Isolation {
+    /// Every record.
+    #[default]
+    ReadUncommitted,
+    /// Up to the last stable offset; the answer names the aborted transactions, whose records the reader leaves out.
+    ReadCommitted,
+}
+
+impl Isolation {
+    /// As the wire has it.
+    pub(super) fn code(self) -> i8 {
+        i8::from(self == Self::ReadCommitted)
+    }
+}
+
+/// Reads partitions that one broker has, outside any fetch session (KIP-227: session id 0, epoch -1 opens none).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchRequest {
     /// How long the broker may wait for the first byte.
     pub max_wait: Duration,
-    /// Most bytes wanted. One batch comes whole even if it is larger (KIP-74).
+    /// Most bytes wanted of all partitions together. One batch comes whole even if it is larger (KIP-74).
     pub max_bytes: i32,
+    /// What is seen of transactions.
+    pub isolation: Isolation,
+    /// What to read. No partition twice.
+    pub topics: Vec<FetchTopic>,
+    /// Where the client runs (KIP-392); empty: unknown.
+    pub rack: SharedStr,
+}
+
+/// One topic's part of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchTopic {
     /// The topic's name, written before version 13.
-    pub topic: SharedStr,
+    pub name: SharedStr,
     /// The topic's id, written from version 13 on.
-    pub topic_id: TopicId,
+    pub id: TopicId,
+    /// What to read of it.
+    pub partitions: Vec<FetchPartition>,
+}
+
+/// One partition's part of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchPartition {
     /// The partition.
-    pub partition: i32,
+    pub index: i32,
     /// The leader epoch this client knows; -1: any (KIP-320).
     pub leader_epoch: i32,
     /// The first offset wanted. The batch that holds it comes whole.
     pub offset: i64,
-    /// Where the client runs (KIP-392); empty: unknown.
-    pub rack: SharedStr,
+    /// Most bytes wanted of this partition.
+    pub max_bytes: i32,
 }
 
 impl FetchRequest {
@@ -48,22 +83,26 @@ impl Request for FetchRequest {
         out.i32(as_millis(self.max_wait));
         out.i32(1); // min_bytes: answer as soon as there is anything
         out.i32(self.max_bytes);
-        out.i8(0); // isolation_level: read_uncommitted
+        out.i8(self.isolation.code());
         out.i32(0); // session_id
         out.i32(-1); // session_epoch
-        out.array(1);
-        write_topic(out, version >= Self::FIRST_BY_ID, &self.topic, self.topic_id);
-        out.array(1);
-        out.i32(self.partition);
-        out.i32(self.leader_epoch);
-        out.i64(self.offset);
-        if version >= 12 {
-            out.i32(-1); // last_fetched_epoch: for followers
+        out.array(self.topics.len());
+        for topic in &self.topics {
+            write_topic(out, version >= Self::FIRST_BY_ID, &topic.name, topic.id);
+            out.array(topic.partitions.len());
+            for partition in &topic.partitions {
+                out.i32(partition.index);
+                out.i32(partition.leader_epoch);
+                out.i64(partition.offset);
+                if version >= 12 {
+                    out.i32(-1); // last_fetched_epoch: for followers
+                }
+                out.i64(-1); // log_start_offset: for followers
+                out.i32(partition.max_bytes);
+                out.no_tags();
+            }
+            out.no_tags();
         }
-        out.i64(-1); // log_start_offset: for followers
-        out.i32(self.max_bytes);
-        out.no_tags();
-        out.no_tags();
         out.array(0); // forgotten_topics_data
         if version >= 11 {
             out.string(&self.rack);
@@ -109,6 +148,11 @@ pub struct FetchedPartition {
     pub last_stable_offset: i64,
     /// The first offset of the log.
     pub log_start_offset: i64,
+    /// Transactions that were aborted: producer id and first offset, in no particular order. Told to readers of committed
+    /// records.
+    pub aborted: Vec<(i64, i64)>,
+    /// A replica nearer to this client's rack, to be read instead (KIP-392); then there are no records.
+    pub preferred_replica: Option<i32>,
     /// Leader and leader epoch where they have moved.
     pub current_leader: Option<(i32, i32)>,
     /// Whole batches, the last one perhaps cut; a slice of the frame.
@@ -154,15 +198,12 @@ fn read_partition(version: i16, from: &mut Reader) -> Decoded<FetchedPartition> 
     let high_watermark = from.i64()?;
     let last_stable_offset = from.i64()?;
     let log_start_offset = from.i64()?;
-    // Aborted transactions: told to readers of committed records only.
-    from.skip_array(16, |from| {
-        from.i64()?;
-        from.i64()?;
-        from.skip_tagged()
+    let aborted = from.nullable_array(16, |from| {
+        let aborted = (from.i64()?, from.i64()?);
+        from.skip_tagged()?;
+        Ok(aborted)
     })?;
-    if version >= 11 {
-        let _preferred_read_replica = from.i32()?;
-    }
+    let preferred_replica = if version >= 11 { from.i32()? } else { -1 };
     let records = from.nullable_bytes()?.unwrap_or_default();
     let mut current_leader = None;
     from.tagged(|tag, field| {
@@ -173,5 +214,15 @@ fn read_partition(version: i16, from: &mut Reader) -> Decoded<FetchedPartition> 
         }
         Ok(())
     })?;
-    Ok(FetchedPartition { index, error, high_watermark, last_stable_offset, log_start_offset, current_leader, records })
+    Ok(FetchedPartition {
+        index,
+        error,
+        high_watermark,
+        last_stable_offset,
+        log_start_offset,
+        aborted: aborted.unwrap_or_default(),
+        preferred_replica: (preferred_replica >= 0).then_some(preferred_replica),
+        current_leader,
+        records,
+    })
 }

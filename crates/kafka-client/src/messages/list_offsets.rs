@@ -1,23 +1,30 @@
-//! ListOffsets (key 2): the offset at a time, at the beginning or at the end.
+//! ListOffsets (key 2): the offsets at a time, at the beginning or at the end.
 
-use super::{Api, Request, Response, millis};
+use super::{Api, Isolation, Request, Response, millis};
 use crate::ErrorCode;
 use crate::wire::{Decoded, Reader, SharedStr, Writer};
 use std::time::Duration;
 
-/// Asks a partition's leader for one offset.
+/// Asks the leader of some partitions for an offset of each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListOffsetsRequest {
-    /// The topic.
-    pub topic: SharedStr,
+    /// Where the end is: the high watermark, or the last stable offset.
+    pub isolation: Isolation,
+    /// What is wanted, by topic.
+    pub topics: Vec<(SharedStr, Vec<WantedOffset>)>,
+    /// How long the broker may take to look into tiered storage (version 10).
+    pub timeout: Duration,
+}
+
+/// One partition's part of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantedOffset {
     /// The partition.
     pub partition: i32,
     /// The leader epoch this client knows; -1: any (KIP-320).
     pub leader_epoch: i32,
     /// Milliseconds since the epoch; -1: the end; -2: the beginning.
     pub timestamp: i64,
-    /// How long the broker may take to look into tiered storage (version 10).
-    pub timeout: Duration,
 }
 
 impl Request for ListOffsetsRequest {
@@ -26,15 +33,19 @@ impl Request for ListOffsetsRequest {
 
     fn encode(&self, version: i16, out: &mut Writer) {
         out.i32(-1); // replica_id: a consumer
-        out.i8(0); // isolation_level: read_uncommitted
-        out.array(1);
-        out.string(&self.topic);
-        out.array(1);
-        out.i32(self.partition);
-        out.i32(self.leader_epoch);
-        out.i64(self.timestamp);
-        out.no_tags();
-        out.no_tags();
+        out.i8(self.isolation.code());
+        out.array(self.topics.len());
+        for (topic, partitions) in &self.topics {
+            out.string(topic);
+            out.array(partitions.len());
+            for wanted in partitions {
+                out.i32(wanted.partition);
+                out.i32(wanted.leader_epoch);
+                out.i64(wanted.timestamp);
+                out.no_tags();
+            }
+            out.no_tags();
+        }
         if version >= 10 {
             out.i32(super::as_millis(self.timeout));
         }

@@ -55,6 +55,8 @@ fn uuid<U: std::str::FromStr<Err: std::fmt::Debug>>(id: TopicId) -> U {
 
 const ID: TopicId = TopicId([3; 16]);
 
+mod groups;
+
 // ---- ApiVersions ----
 
 fn api_versions_response(version: i16) -> theirs::ApiVersionsResponse {
@@ -370,8 +372,13 @@ fn fetch_response(version: i16) -> theirs::FetchResponse {
         .with_high_watermark(100)
         .with_last_stable_offset(90)
         .with_log_start_offset(10)
-        .with_aborted_transactions(Some(vec![t::AbortedTransaction::default().with_producer_id(1.into())]))
+        .with_aborted_transactions(Some(vec![
+            t::AbortedTransaction::default().with_producer_id(1.into()).with_first_offset(50),
+        ]))
         .with_records(Some(Bytes::from_static(b"batches")));
+    if version >= 11 {
+        partition.preferred_read_replica = 6.into();
+    }
     if version >= 12 {
         partition.current_leader = t::LeaderIdAndEpoch::default().with_leader_id(5.into()).with_leader_epoch(12);
     }
@@ -391,19 +398,20 @@ fn fetch_response(version: i16) -> theirs::FetchResponse {
 
 #[test]
 fn fetch_is_the_same_message_at_every_version() {
+    let partition = |index| FetchPartition { index, leader_epoch: 12, offset: 77, max_bytes: 500 };
     let request = FetchRequest {
         max_wait: Duration::from_millis(500),
         max_bytes: 1000,
-        topic: "orders".into(),
-        topic_id: ID,
-        partition: 3,
-        leader_epoch: 12,
-        offset: 77,
+        isolation: Isolation::ReadCommitted,
+        topics: vec![
+            FetchTopic { name: "orders".into(), id: ID, partitions: vec![partition(3), partition(4)] },
+            FetchTopic { name: "logs".into(), id: TopicId([9; 16]), partitions: vec![partition(0)] },
+        ],
         rack: "az1".into(),
     };
     for version in versions::<FetchRequest>() {
         let read: theirs::FetchRequest = read_by_theirs(&request, version);
-        assert_eq!((read.max_wait_ms, read.min_bytes, read.max_bytes, read.isolation_level), (500, 1, 1000, 0));
+        assert_eq!((read.max_wait_ms, read.min_bytes, read.max_bytes, read.isolation_level), (500, 1, 1000, 1));
         // Session id 0 with epoch 0 would open a session; there are only a thousand per broker.
         assert_eq!((read.session_id, read.session_epoch), (0, -1));
         assert_eq!(read.rack_id, text(if version >= 11 { "az1" } else { "" }));
@@ -417,14 +425,17 @@ fn fetch_is_the_same_message_at_every_version() {
         assert_eq!((partition.partition, partition.current_leader_epoch, partition.fetch_offset), (3, 12, 77));
         assert_eq!(
             (partition.last_fetched_epoch, partition.log_start_offset, partition.partition_max_bytes),
-            (-1, -1, 1000)
+            (-1, -1, 500)
         );
+        assert_eq!((topic.partitions[1].partition, read.topics[1].partitions[0].partition), (4, 0));
 
         let answer = answer_of_theirs::<FetchRequest>(&fetch_response(version), version);
         let response = decode_answer::<FetchRequest>(version, answer.clone()).expect("ours");
         let fetched = &response.topics[0].partitions[0];
         assert_eq!((fetched.index, fetched.error, fetched.high_watermark), (3, ErrorCode(6), 100));
         assert_eq!((fetched.last_stable_offset, fetched.log_start_offset), (90, 10));
+        assert_eq!(fetched.aborted, [(1, 50)]);
+        assert_eq!(fetched.preferred_replica, (version >= 11).then_some(6));
         assert_eq!(fetched.current_leader, (version >= 12).then_some((5, 12)));
         assert_eq!(response.endpoints.len(), usize::from(version >= 16));
         assert_eq!(&fetched.records[..], b"batches");
@@ -448,11 +459,10 @@ fn list_offsets_response() -> theirs::ListOffsetsResponse {
 
 #[test]
 fn list_offsets_is_the_same_message_at_every_version() {
+    let wanted = |partition| WantedOffset { partition, leader_epoch: 7, timestamp: -2 };
     let request = ListOffsetsRequest {
-        topic: "t".into(),
-        partition: 2,
-        leader_epoch: 7,
-        timestamp: -2,
+        isolation: Isolation::ReadCommitted,
+        topics: vec![("t".into(), vec![wanted(2), wanted(5)]), ("u".into(), vec![wanted(0)])],
         timeout: Duration::from_secs(3),
     };
     for version in versions::<ListOffsetsRequest>() {
@@ -460,6 +470,8 @@ fn list_offsets_is_the_same_message_at_every_version() {
         let partition = &read.topics[0].partitions[0];
         assert_eq!((partition.partition_index, partition.current_leader_epoch, partition.timestamp), (2, 7, -2));
         assert_eq!((read.replica_id.0, read.timeout_ms), (-1, if version >= 10 { 3000 } else { 0 }));
+        assert_eq!((read.isolation_level, read.topics[0].partitions[1].partition_index), (1, 5));
+        assert_eq!((&**read.topics[1].name, read.topics[1].partitions.len()), ("u", 1));
         let response = written_by_theirs::<ListOffsetsRequest>(&list_offsets_response(), version);
         let expected =
             ListedPartition { index: 2, error: ErrorCode::NONE, timestamp: 123, offset: 456, leader_epoch: 7 };
@@ -558,6 +570,7 @@ fn decode_all(bytes: &Bytes) {
     admin::decode_all(bytes);
     decode::<SaslHandshakeRequest>(bytes);
     decode::<SaslAuthenticateRequest>(bytes);
+    groups::decode_all(bytes);
 }
 
 /// Valid answers to mutate, one of each kind and encoding.
@@ -597,6 +610,7 @@ fn valid_answers() -> Vec<Bytes> {
             ),
         ]);
         answers.extend(admin::valid_answers(old));
+        answers.extend(groups::valid_answers(v));
     }
     answers
 }

@@ -155,7 +155,7 @@ pub(crate) async fn read(
             charge.set(share);
             (Duration::ZERO, i32::try_from(share).unwrap_or(params.max_bytes))
         };
-        let fetch = context.cluster.fetch(&topic, partition, offset, max_bytes, wait);
+        let fetch = context.cluster.fetch(&topic, partition, offset, || max_bytes, wait);
         let fetched = tokio::select! {
             fetched = tokio::time::timeout(wait + PATIENCE, fetch) => fetched,
             () = context.stop_reading.cancelled(), if !wait.is_zero() => continue,
