@@ -3,9 +3,10 @@
 //! Any instance can serve the next request: it needs only the `Kafka-Next-Offset` of this one. Records are read into
 //! memory once, and become JSON lines as the connection takes them, so the answer itself is never held whole.
 //!
-//! What is there already is charged to the budget before it is asked for, as much of it as there is a share for. A read
-//! that finds nothing waits, and then holds nothing: thousands may wait, of which the client lets eight at a time ask a
-//! broker, for little. What came is charged until it is written, with what it was inflated to.
+//! What is there already is charged to the budget when it is the read's turn to ask a broker, as much of it as there is a
+//! share for then. A read that waits for its turn, or for a record, holds nothing: thousands may wait, of which the client
+//! lets eight at a time ask a broker, for little. What came is charged until it is written, with what it was inflated
+//! to.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -147,15 +148,18 @@ pub(crate) async fn read(
     let mut nothing_there = false;
     loop {
         // The end of a drain does not wait for a record that may never come.
-        let (wait, max_bytes) = if nothing_there && !context.stop_reading.is_cancelled() {
-            charge.set(0);
-            (deadline.saturating_duration_since(Instant::now()), params.max_bytes.min(WAITING_BYTES))
-        } else {
+        charge.set(0);
+        let waits = nothing_there && !context.stop_reading.is_cancelled();
+        let wait = if waits { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+        let max_bytes = || {
+            if waits {
+                return params.max_bytes.min(WAITING_BYTES);
+            }
             let share = delivery.share(usize::try_from(params.max_bytes).unwrap_or(0));
             charge.set(share);
-            (Duration::ZERO, i32::try_from(share).unwrap_or(params.max_bytes))
+            i32::try_from(share).unwrap_or(params.max_bytes)
         };
-        let fetch = context.cluster.fetch(&topic, partition, offset, || max_bytes, wait);
+        let fetch = context.cluster.fetch(&topic, partition, offset, max_bytes, wait);
         let fetched = tokio::select! {
             fetched = tokio::time::timeout(wait + PATIENCE, fetch) => fetched,
             () = context.stop_reading.cancelled(), if !wait.is_zero() => continue,

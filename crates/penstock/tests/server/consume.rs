@@ -1,6 +1,8 @@
-use crate::harness::{Answer, Bridge, run};
-use krafka::testing::ApiKey;
+use crate::harness::{Answer, Bridge, Client, GIVE_UP, run};
+use krafka::testing::{ApiKey, Control};
 use serde_json::Value;
+use std::time::Duration;
+use tokio::net::TcpStream;
 
 const RECORDS: &str = "/v1/topics/events/records";
 const PARTITION: &str = "/v1/topics/events/partitions/0/records";
@@ -95,5 +97,28 @@ fn a_long_poll_does_not_hold_up_the_end() {
         });
         assert_eq!(offsets(&read), [0; 0]);
         bridge.finished().await;
+    });
+}
+
+#[test]
+fn reads_that_wait_for_their_turn_hold_no_memory() {
+    const READERS: usize = 150;
+    run(async {
+        // Shares of all of them at once would be more than there is.
+        let bridge = Bridge::with("[producer]\nmemory_bytes = \"16MiB\"\n").await;
+        // As many as a broker is asked at a time.
+        bridge.kafka.on_times(ApiKey::Fetch, 8, |_| Control::Delay(Duration::from_secs(1)));
+        let path = format!("{PARTITION}?max_bytes=16777216&wait_ms=50000");
+        let mut readers = Vec::new();
+        for _ in 0..READERS {
+            let mut reader = bridge.client().await;
+            reader.send(Client::<TcpStream>::head("GET", &path, &[])).await;
+            readers.push(reader);
+        }
+        assert!(bridge.kafka.wait_for_requests(ApiKey::Fetch, READERS, GIVE_UP).await, "each had a turn");
+        bridge.client().await.request("POST", RECORDS, &[], b"1").await;
+        for mut reader in readers {
+            assert_eq!(offsets(&reader.answer().await), [0]);
+        }
     });
 }

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 pub(crate) const TOPIC: &str = "events";
 
 /// A hanging test is a failed one; nothing here takes nearly as long.
-const GIVE_UP: Duration = Duration::from_secs(60);
+pub(crate) const GIVE_UP: Duration = Duration::from_secs(60);
 
 /// Runs a test with a deadline.
 pub(crate) fn run(test: impl Future<Output = ()>) {
