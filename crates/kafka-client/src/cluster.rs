@@ -8,11 +8,14 @@
 mod admin;
 mod brokers;
 mod coordinator;
+mod fetch;
 mod groups;
 mod read;
 mod refresh;
 
 pub use brokers::BrokerStats;
+pub(crate) use brokers::lock;
+pub(crate) use fetch::{Part, Wanted};
 pub use groups::{GroupOffset, Membership};
 pub use read::{Fetched, ListedOffset, OffsetSpec};
 
@@ -22,8 +25,9 @@ use crate::{
     metadata::{self, Doubts},
 };
 use arc_swap::ArcSwap;
-use brokers::{Brokers, backoff, lock};
+use brokers::{Brokers, backoff};
 use coordinator::Coordinators;
+use fetch::{Nearest, Waits};
 use refresh::{Asks, first_limit};
 use std::{
     collections::HashMap,
@@ -85,6 +89,9 @@ struct Core {
     asks: Mutex<Asks>,
     wake: Notify,
     coordinators: Mutex<Coordinators>,
+    nearest: Mutex<Nearest>,
+    /// By broker.
+    waits: Mutex<HashMap<i32, Waits>>,
     /// Whoever holds it may replace the snapshot.
     doubts: Mutex<Doubts>,
     started: Instant,
@@ -113,6 +120,8 @@ impl Cluster {
             asks: Mutex::default(),
             wake: Notify::new(),
             coordinators: Mutex::default(),
+            nearest: Mutex::default(),
+            waits: Mutex::default(),
             doubts: Mutex::default(),
             started: Instant::now(),
         });
@@ -217,6 +226,16 @@ impl Cluster {
         let mut stats = self.broker_stats();
         stats.remove(&-1);
         stats.into_iter().map(|(id, s)| (id, s.open)).collect()
+    }
+
+    /// For how long a call is tried.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.0.core.config().request_timeout
+    }
+
+    /// Where this client runs.
+    pub(crate) fn rack(&self) -> Option<Arc<str>> {
+        self.0.core.config().rack.as_deref().map(Into::into)
     }
 
     /// Counters per broker, for metrics. The connections to bootstrap addresses are under -1.

@@ -1,16 +1,18 @@
 //! The brokers' connections: who may be dialled when, and which connections are shared.
 //!
-//! Four kinds of connections, because Kafka answers one request of a connection at a time:
+//! Five kinds of connections, because Kafka answers one request of a connection at a time:
 //!
 //! - one *control* connection per broker for short requests, dialled when first needed, by one caller at a time;
-//! - up to [`MAX_SLOW`] per broker for requests that the broker may hold on purpose (fetches, topic changes), lent to one request
-//!   each, further requests waiting in their order;
+//! - up to [`MAX_SLOW`] per broker for requests that take a while (reads of what is there, topic changes), lent to one
+//!   request each, further requests waiting in their order;
+//! - up to [`MAX_ROUNDS`] per broker for reads of what comes, which all that wait share: see [`fetch`](super::fetch);
 //! - one for each member that is joining a group: the broker holds a JoinGroup until every member has sent one, so they
 //!   must not wait for each other. Lent like the slow ones, and closed when it was not needed for [`HELD_IDLE`];
 //! - those that [`Brokers::dial`] hands to their owners (one per produce worker).
 //!
 //! Control and slow connections live on the runtime that the client was started on, whoever asks for them.
 
+use super::fetch::MAX_ROUNDS;
 use crate::{
     Broker, Config, Connection, Connector, Error,
     connection::{Login, Settings, Traffic},
@@ -29,8 +31,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-/// Most connections per broker for requests that the broker may hold.
-pub(super) const MAX_SLOW: usize = 8;
+/// Most connections per broker for requests that take a while.
+pub(super) const MAX_SLOW: usize = 4;
 /// Most members that join groups of one coordinator at a time.
 const MAX_HELD: usize = 1024;
 /// For how long a connection is kept that a member joined with: the others of its group sync meanwhile.
@@ -62,6 +64,7 @@ pub(super) struct Node {
     /// Locked while dialling, so that one caller dials and the others wait for it.
     control: tokio::sync::Mutex<Option<Shared>>,
     slow: Pool,
+    waiting: Pool,
     held: Pool,
 }
 
@@ -178,6 +181,7 @@ impl Brokers {
                 health: Mutex::default(),
                 control: tokio::sync::Mutex::default(),
                 slow: Pool::new(MAX_SLOW, None),
+                waiting: Pool::new(MAX_ROUNDS, None),
                 held: Pool::new(MAX_HELD, Some(HELD_IDLE)),
             })
         });
@@ -288,6 +292,11 @@ impl Brokers {
         self.lend(broker, &self.node(broker.id).slow).await
     }
 
+    /// A connection for one request that the broker holds until something comes.
+    pub(super) async fn waiting(self: &Arc<Self>, broker: &Broker) -> Result<Lent, Error> {
+        self.lend(broker, &self.node(broker.id).waiting).await
+    }
+
     /// A connection for one request that the broker may hold until other members' requests have come.
     pub(super) async fn held(self: &Arc<Self>, broker: &Broker) -> Result<Lent, Error> {
         self.lend(broker, &self.node(broker.id).held).await
@@ -315,9 +324,9 @@ impl Brokers {
         })
     }
 
-    /// Whether every slow connection to a broker is lent.
-    pub(super) fn slow_is_contended(&self, broker: i32) -> bool {
-        self.node(broker).slow.permits.available_permits() == 0
+    /// Runs `task` on the client's own runtime.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
+        self.runtime.spawn(task)
     }
 
     /// Runs `task` on the client's own runtime to its end, even if the caller goes away.
@@ -387,6 +396,6 @@ pub(super) fn backoff(first: Duration, max: Duration, failures: u32) -> Duration
 }
 
 /// Nothing that holds these locks panics halfway through a change.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

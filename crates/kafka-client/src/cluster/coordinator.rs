@@ -53,7 +53,6 @@ impl Cluster {
     /// # Cancel safety
     ///
     /// The request goes on, and its connection is not lent to anybody else before it is answered.
-    #[expect(dead_code, reason = "members of groups join by it")]
     pub(crate) async fn ask_coordinator_patiently<R>(
         &self,
         group: &Arc<str>,

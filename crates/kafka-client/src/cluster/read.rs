@@ -1,22 +1,17 @@
-//! Reads from a partition's leader: records and offsets.
+//! Reads of single partitions: records and offsets.
 
-use super::{Cluster, Core, Retry, TopicError, admin::no_such_part};
+use super::{
+    Cluster, Core, Retry,
+    admin::no_such_part,
+    fetch::{Part, Wanted},
+};
 use crate::{
     Broker, Error, ErrorCode, TopicInfo,
-    messages::{
-        FetchPartition, FetchRequest, FetchResponse, FetchTopic, Isolation, ListOffsetsRequest, ListedPartition,
-        Request, WantedOffset,
-    },
+    messages::{FetchRequest, Isolation, ListOffsetsRequest, ListedPartition, Request, WantedOffset},
 };
 use bytes::Bytes;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
-
-/// The longest a broker is asked to hold a fetch; a longer wait is made of several. A caller that goes away blocks a
-/// connection for no longer than this.
-const LONGEST_POLL: Duration = Duration::from_secs(5);
-/// The same while other readers wait for a connection to the same broker.
-const SHORTEST_POLL: Duration = Duration::from_millis(250);
 
 /// Which offset is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +44,8 @@ pub struct Fetched {
     pub last_stable_offset: i64,
     /// The first offset of the log.
     pub log_start_offset: i64,
+    /// For readers of committed records: transactions that were aborted, by producer id and first offset.
+    pub aborted: Vec<(i64, i64)>,
     /// Whole batches from the one that holds the offset asked for, so records before it may come too; the last batch
     /// may be cut. A slice of the response frame, which lives as long as this does.
     pub records: Bytes,
@@ -109,10 +106,10 @@ impl Cluster {
         results
     }
 
-    /// One partition read from its leader, read_uncommitted: at once if there is anything at `offset`, else after up to
-    /// `max_wait`. Empty `records`: nothing came. `max_bytes` is exceeded by a single batch that is larger (KIP-74).
-    /// Leader moves are followed inside, within the request timeout. At most eight reads at a time go to one broker;
-    /// the others wait their turn.
+    /// One partition read, read_uncommitted: at once if there is anything at `offset`, else after up to `max_wait`. Empty
+    /// `records`: nothing came. `max_bytes` is exceeded by a single batch that is larger (KIP-74). Leader moves are followed
+    /// inside, within the request timeout, and so is a leader that names a nearer replica (KIP-392). At most four reads of what is
+    /// there go to one broker at a time; those that wait share requests.
     ///
     /// `max_bytes` is asked each time that a request is about to leave: a reader that has to account for what it may get
     /// need not hold anything while it waits for its turn.
@@ -130,6 +127,7 @@ impl Cluster {
         topic: &TopicInfo,
         partition: i32,
         offset: i64,
+        isolation: Isolation,
         mut max_bytes: impl FnMut() -> i32,
         max_wait: Duration,
     ) -> Result<Fetched, Error> {
@@ -137,15 +135,37 @@ impl Cluster {
         let until = Instant::now() + max_wait;
         let mut retry = core.retry();
         loop {
-            let result = core.fetch(topic, partition, offset, &mut max_bytes, until).await;
-            let now = Instant::now();
-            match result {
-                Ok(fetched) if !fetched.records.is_empty() || now >= until => return Ok(fetched),
-                // Nothing yet: poll on, with all the time for later retries.
-                Ok(_) => retry = core.retry(),
-                Err(error) => retry.elsewhere(error).await?,
+            let attempt = async {
+                let topic = core.same_topic(FetchRequest::API.name, topic).await?;
+                let place = core.read_place(&topic, partition)?;
+                let (broker, leader_epoch) = (place.broker, place.leader_epoch);
+                let wanted =
+                    |max_bytes| vec![Wanted { topic: place.topic, partition, leader_epoch, offset, max_bytes }];
+                if until <= Instant::now() {
+                    core.fetch_there(broker, isolation, wanted(i32::MAX), &mut max_bytes).await
+                } else {
+                    let max_bytes = max_bytes();
+                    core.fetch_coming(broker, isolation, wanted(max_bytes), max_bytes, until).await
+                }
+            };
+            match attempt.await.map(|parts| parts.into_iter().next()) {
+                Ok(Some(Part::Fetched(fetched))) => {
+                    if !fetched.records.is_empty() || Instant::now() >= until {
+                        return Ok(fetched);
+                    }
+                    // Nothing yet: poll on, with all the time for later retries.
+                    retry = core.retry();
+                }
+                Ok(Some(Part::Elsewhere)) => {}
+                Ok(Some(Part::Failed(error))) | Err(error) => retry.elsewhere(error).await?,
+                Ok(None) => return Err(no_such_part(FetchRequest::API.name)),
             }
         }
+    }
+
+    /// A topic as it is known now, or why it cannot be had.
+    pub(crate) async fn known_topic(&self, api: &'static str, name: &str) -> Result<Arc<TopicInfo>, Error> {
+        self.0.core.known_topic(api, name).await
     }
 }
 
@@ -179,15 +199,7 @@ struct Place {
 impl Core {
     /// The leader of a partition of this very topic, not of another one under its name.
     async fn place(&self, api: &'static str, topic: &TopicInfo, partition: i32) -> Result<Place, Error> {
-        let known = self.topic(&topic.name).await.map_err(|error| match error {
-            TopicError::Unknown => Error::broker(api, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, None),
-            TopicError::Denied => Error::broker(api, ErrorCode::TOPIC_AUTHORIZATION_FAILED, None),
-            TopicError::InvalidName => Error::InvalidRequest("no topic can have this name"),
-            TopicError::Unavailable(error) => Error::clone(&error),
-        })?;
-        if known.id != topic.id && !topic.id.is_zero() {
-            return Err(Error::broker(api, ErrorCode::UNKNOWN_TOPIC_ID, None));
-        }
+        let known = self.same_topic(api, topic).await?;
         let info = usize::try_from(partition)
             .ok()
             .and_then(|index| known.partitions.get(index))
@@ -254,73 +266,5 @@ impl Core {
             }
         }
         results
-    }
-
-    async fn fetch(
-        &self,
-        topic: &TopicInfo,
-        partition: i32,
-        offset: i64,
-        max_bytes: &mut impl FnMut() -> i32,
-        until: Instant,
-    ) -> Result<Fetched, Error> {
-        let api = FetchRequest::API.name;
-        let place = self.place(api, topic, partition).await?;
-        let lent = self.brokers.slow(&place.leader).await?;
-        let longest = if self.brokers.slow_is_contended(place.leader.id) { SHORTEST_POLL } else { LONGEST_POLL };
-        let max_wait = until.saturating_duration_since(Instant::now()).min(longest);
-        let max_bytes = max_bytes();
-        let request = FetchRequest {
-            max_wait,
-            max_bytes,
-            isolation: Isolation::ReadUncommitted,
-            topics: vec![FetchTopic {
-                name: place.topic.name.clone(),
-                id: place.topic.id,
-                partitions: vec![FetchPartition {
-                    index: partition,
-                    leader_epoch: place.leader_epoch,
-                    offset,
-                    max_bytes,
-                }],
-            }],
-            rack: self.config().rack.as_deref().unwrap_or_default().into(),
-        };
-        let by_id = !place.topic.id.is_zero();
-        let max_version = if by_id { i16::MAX } else { FetchRequest::FIRST_BY_ID - 1 };
-        // The connection is busy until the answer is there, whether or not the caller waits for it.
-        let answer =
-            self.brokers.detached(async move { lent.connection().call(&request, max_version, max_wait).await }).await?;
-        if let Err(code) = answer.error.ok() {
-            return Err(Error::broker(api, code, None));
-        }
-        self.fetched(&place.topic, partition, answer)
-    }
-
-    /// The partition's part of an answer.
-    fn fetched(&self, topic: &TopicInfo, partition: i32, answer: FetchResponse) -> Result<Fetched, Error> {
-        let api = FetchRequest::API.name;
-        let endpoints = answer.endpoints;
-        let fetched = answer
-            .topics
-            .into_iter()
-            .filter(|t| t.name == topic.name || (!t.id.is_zero() && t.id == topic.id))
-            .flat_map(|t| t.partitions)
-            .find(|fetched| fetched.index == partition)
-            .ok_or_else(|| no_such_part(api))?;
-        if let Some((leader, epoch)) = fetched.current_leader
-            && !fetched.error.is_ok()
-        {
-            self.apply_leader_hint((&topic.name, topic.id), partition, leader, epoch, &endpoints);
-        }
-        match fetched.error.ok() {
-            Ok(()) => Ok(Fetched {
-                high_watermark: fetched.high_watermark,
-                last_stable_offset: fetched.last_stable_offset,
-                log_start_offset: fetched.log_start_offset,
-                records: fetched.records,
-            }),
-            Err(code) => Err(Error::broker(api, code, None)),
-        }
     }
 }

@@ -79,7 +79,10 @@ async fn a_batch_is_written_by_its_leader_and_read_back() {
         let response = response.expect("an answer");
         let written = &response.topics[0].partitions[0];
         assert_eq!((written.error, written.base_offset), (ErrorCode::NONE, 0));
-        let fetched = cluster.fetch(&topic, partition, 0, || 1 << 20, Duration::ZERO).await.expect("records");
+        let fetched = cluster
+            .fetch(&topic, partition, 0, Isolation::ReadUncommitted, || 1 << 20, Duration::ZERO)
+            .await
+            .expect("records");
         assert_eq!(fetched.high_watermark, 1);
         assert_eq!(fetched.records.len(), batch().len());
     }
@@ -208,7 +211,8 @@ async fn a_read_follows_its_leader() {
     connection.produce(request(&topic, 0)).await.expect("written");
     let next = (first + 1) % 3;
     fake.set_leader("t", 0, next);
-    let fetched = cluster.fetch(&topic, 0, 0, || 1 << 20, Duration::ZERO).await.expect("records");
+    let fetched =
+        cluster.fetch(&topic, 0, 0, Isolation::ReadUncommitted, || 1 << 20, Duration::ZERO).await.expect("records");
     assert_eq!(fetched.records.len(), batch().len());
     assert_eq!(fake.request_nodes(ApiKey::Fetch).last(), Some(&next));
     fake.set_leader("t", 0, first);
@@ -222,7 +226,10 @@ async fn an_offset_out_of_range_is_the_caller_s_to_know() {
     let (fake, cluster) = start(1).await;
     fake.create_topic("t", 1);
     let topic = cluster.topic("t").await.expect("the topic");
-    let error = cluster.fetch(&topic, 0, 7, || 1 << 20, Duration::from_secs(5)).await.expect_err("no such offset");
+    let error = cluster
+        .fetch(&topic, 0, 7, Isolation::ReadUncommitted, || 1 << 20, Duration::from_secs(5))
+        .await
+        .expect_err("no such offset");
     assert_eq!(error.code(), Some(ErrorCode::OFFSET_OUT_OF_RANGE));
     assert_eq!(fake.request_count(ApiKey::Fetch), 1);
 }
@@ -233,8 +240,10 @@ async fn a_partition_that_is_not_there_is_not_read() {
     fake.create_topic("t", 1);
     let topic = cluster.topic("t").await.expect("the topic");
     for partition in [-1, 1, i32::MAX] {
-        let error =
-            cluster.fetch(&topic, partition, 0, || 1 << 20, Duration::ZERO).await.expect_err("no such partition");
+        let error = cluster
+            .fetch(&topic, partition, 0, Isolation::ReadUncommitted, || 1 << 20, Duration::ZERO)
+            .await
+            .expect_err("no such partition");
         assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     }
     assert_eq!(fake.request_count(ApiKey::Fetch), 0);
@@ -247,7 +256,9 @@ async fn a_read_waits_for_the_first_record() {
     let topic = cluster.topic("t").await.expect("the topic");
     let reading = {
         let (cluster, topic) = (cluster.clone(), topic.clone());
-        tokio::spawn(async move { cluster.fetch(&topic, 0, 0, || 1 << 20, Duration::from_mins(1)).await })
+        tokio::spawn(async move {
+            cluster.fetch(&topic, 0, 0, Isolation::ReadUncommitted, || 1 << 20, Duration::from_mins(1)).await
+        })
     };
     assert!(fake.wait_for_requests(ApiKey::Fetch, 1, Duration::from_secs(30)).await);
     let connection = cluster.dial(0).await.expect("a connection");
@@ -262,18 +273,20 @@ async fn more_readers_than_connections_all_get_their_turn() {
     fake.create_topic("t", 1);
     let topic = cluster.topic("t").await.expect("the topic");
     let mut reads = tokio::task::JoinSet::new();
-    for _ in 0..3 * brokers::MAX_SLOW {
+    for _ in 0..3 * fetch::MAX_ROUNDS {
         let (cluster, topic) = (cluster.clone(), topic.clone());
-        reads.spawn(async move { cluster.fetch(&topic, 0, 0, || 1 << 20, Duration::from_mins(1)).await });
+        reads.spawn(async move {
+            cluster.fetch(&topic, 0, 0, Isolation::ReadUncommitted, || 1 << 20, Duration::from_mins(1)).await
+        });
     }
-    assert!(fake.wait_for_requests(ApiKey::Fetch, brokers::MAX_SLOW, Duration::from_secs(30)).await);
+    assert!(fake.wait_for_requests(ApiKey::Fetch, 1, Duration::from_secs(30)).await);
     let connection = cluster.dial(0).await.expect("a connection");
     connection.produce(request(&topic, 0)).await.expect("written");
     while let Some(read) = reads.join_next().await {
         assert!(!read.expect("no panic").expect("records").records.is_empty());
     }
     // One control connection, one of the produce test, and no more than the bound for reads.
-    assert!(cluster.connection_counts()[&0] <= brokers::MAX_SLOW + 2);
+    assert!(cluster.connection_counts()[&0] <= fetch::MAX_ROUNDS + 2);
 }
 
 #[tokio::test]
@@ -285,7 +298,10 @@ async fn a_topic_created_anew_is_not_read_under_its_old_id() {
     fake.create_topic("t", 1);
     cluster.request_refresh();
     until(&cluster, |known| known.topics.get("t").is_some_and(|topic| topic.id != old.id)).await;
-    let error = cluster.fetch(&old, 0, 0, || 1 << 20, Duration::ZERO).await.expect_err("another topic");
+    let error = cluster
+        .fetch(&old, 0, 0, Isolation::ReadUncommitted, || 1 << 20, Duration::ZERO)
+        .await
+        .expect_err("another topic");
     assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_ID));
 }
 

@@ -17,7 +17,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use kafka_client::{ErrorCode, Fetched, OffsetSpec, TopicInfo};
+use kafka_client::{ErrorCode, Fetched, Isolation, OffsetSpec, TopicInfo};
 use kafka_records::{Compression, ReadRecord};
 use produce_pipeline::Charge;
 use serde::de::IgnoredAny;
@@ -159,7 +159,7 @@ pub(crate) async fn read(
             charge.set(share);
             i32::try_from(share).unwrap_or(params.max_bytes)
         };
-        let fetch = context.cluster.fetch(&topic, partition, offset, max_bytes, wait);
+        let fetch = context.cluster.fetch(&topic, partition, offset, Isolation::ReadUncommitted, max_bytes, wait);
         let fetched = tokio::select! {
             fetched = tokio::time::timeout(wait + PATIENCE, fetch) => fetched,
             () = context.stop_reading.cancelled(), if !wait.is_zero() => continue,

@@ -107,7 +107,7 @@ fn reads_that_wait_for_their_turn_hold_no_memory() {
         // Shares of all of them at once would be more than there is.
         let bridge = Bridge::with("[producer]\nmemory_bytes = \"16MiB\"\n").await;
         // As many as a broker is asked at a time.
-        bridge.kafka.on_times(ApiKey::Fetch, 8, |_| Control::Delay(Duration::from_secs(1)));
+        bridge.kafka.on_times(ApiKey::Fetch, 4, |_| Control::Delay(Duration::from_secs(1)));
         let path = format!("{PARTITION}?max_bytes=16777216&wait_ms=50000");
         let mut readers = Vec::new();
         for _ in 0..READERS {

@@ -31,7 +31,8 @@ async fn questions_are_asked_again() {
         let end = cluster.list_offset(&topic, 0, OffsetSpec::Latest).await.expect("an offset");
         assert_eq!(end.offset, Some(1));
         lose(&fake, ApiKey::Fetch, &loss, 2);
-        let fetched = cluster.fetch(&topic, 0, 0, || 1 << 20, Duration::ZERO).await.expect("records");
+        let fetched =
+            cluster.fetch(&topic, 0, 0, Isolation::ReadUncommitted, || 1 << 20, Duration::ZERO).await.expect("records");
         assert_eq!(fetched.records.len(), batch().len());
         lose(&fake, ApiKey::Metadata, &loss, 2);
         assert_eq!(cluster.list_topics().await.expect("topics").len(), 1);

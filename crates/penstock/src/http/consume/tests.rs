@@ -22,7 +22,13 @@ fn batch(base_offset: i64, values: &[&str]) -> Vec<u8> {
 }
 
 fn fetched(records: Vec<u8>) -> Fetched {
-    Fetched { high_watermark: 100, last_stable_offset: 100, log_start_offset: 0, records: records.into() }
+    Fetched {
+        high_watermark: 100,
+        last_stable_offset: 100,
+        log_start_offset: 0,
+        aborted: Vec::new(),
+        records: records.into(),
+    }
 }
 
 fn values(read: &Read) -> Vec<&str> {
