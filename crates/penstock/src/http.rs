@@ -69,6 +69,9 @@ impl Context {
 
     /// A topic, from the cached metadata or within `patience`.
     async fn topic(&self, name: &str, patience: Duration) -> Result<Topic, ApiError> {
+        if let Some(topic) = self.pipeline.known_topic(name) {
+            return Ok(topic);
+        }
         match tokio::time::timeout(patience, self.pipeline.topic(name)).await {
             Ok(Ok(topic)) => Ok(topic),
             Ok(Err(error)) => Err(ApiError::of_topic(name, &error)),

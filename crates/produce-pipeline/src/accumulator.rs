@@ -161,6 +161,14 @@ impl Accumulator {
         (slot, topic.handles.clone())
     }
 
+    /// The slot of a topic that is here already, its name, and a count of its handles.
+    pub(crate) fn known_topic(&mut self, name: &str) -> Option<(usize, Arc<str>, Rc<()>)> {
+        let &slot = self.by_name.get(name)?;
+        let topic = self.topics[slot].as_mut().expect("by_name points at topics that are there");
+        topic.asked_for = true;
+        Some((slot, topic.name.clone(), topic.handles.clone()))
+    }
+
     fn add_topic(&mut self, info: &TopicInfo, now: Instant) -> usize {
         let topic = Topic {
             name: info.name.clone(),
@@ -169,6 +177,7 @@ impl Accumulator {
             sticky: Sticky::starting_at(self.rng.usize(..info.partitions.len().max(1))),
             batch_bytes: self.config.batch_bytes,
             retired: false,
+            asked_for: false,
             handles: Rc::new(()),
         };
         let slot = match self.topics.iter().position(Option::is_none) {
@@ -323,13 +332,15 @@ impl Accumulator {
         self.effects.idle |= !was_idle && self.active.is_empty();
     }
 
-    /// Names of the topics that somebody holds a handle of, or that have open records.
-    pub(crate) fn topics_in_use(&self) -> Vec<Arc<str>> {
-        let in_use = |topic: &&Topic| {
-            !topic.retired
-                && (Rc::strong_count(&topic.handles) > 1 || !topic.partitions.iter().all(Partition::is_empty))
+    /// Names of the topics that somebody holds a handle of, that have open records, or that were asked for since the
+    /// last call.
+    pub(crate) fn topics_in_use(&mut self) -> Vec<Arc<str>> {
+        let in_use = |topic: &mut Topic| {
+            let asked_for = std::mem::take(&mut topic.asked_for);
+            let held = Rc::strong_count(&topic.handles) > 1 || !topic.partitions.iter().all(Partition::is_empty);
+            (!topic.retired && (asked_for || held)).then(|| topic.name.clone())
         };
-        self.topics.iter().flatten().filter(in_use).map(|topic| topic.name.clone()).collect()
+        self.topics.iter_mut().flatten().filter_map(in_use).collect()
     }
 
     pub(crate) fn partition_count(&self, slot: usize) -> usize {
@@ -366,13 +377,13 @@ impl Accumulator {
 
     /// Sees that the partition has an open batch for records with this delivery timeout. False, with nothing done, if
     /// the one that is open is for others.
-    pub(crate) fn open(&mut self, id: PartitionId, timeout: Duration, now: impl FnOnce() -> Instant) -> bool {
+    pub(crate) fn open(&mut self, id: PartitionId, timeout: Duration, now: Instant) -> bool {
         let topic = self.topics[id.topic].as_mut().expect("a handle keeps its topic");
         let partition = &mut topic.partitions[id.index];
         match &partition.open {
             Some(open) => open.timeout == timeout,
             None => {
-                partition.open = Some(Open::new(self.pool.take(partition.large), now(), timeout));
+                partition.open = Some(Open::new(self.pool.take(partition.last_bytes), now, timeout));
                 true
             }
         }
@@ -416,7 +427,7 @@ impl Accumulator {
         let lease = self.lease.clone();
         let partition = self.partition(id);
         if let Some(open) = partition.open.take() {
-            partition.large = open.builder.len() >= BufferPool::LARGE_BYTES;
+            partition.last_bytes = open.builder.len();
             let mut queued = open.close(compression);
             let footprint = queued.footprint();
             lease.recharge(queued.charged, footprint);

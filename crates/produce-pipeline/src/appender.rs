@@ -29,6 +29,8 @@ pub struct Appender<'a> {
     slot: usize,
     delivery: &'a Delivery,
     timestamp: i64,
+    /// When the chunk came: the clock is read once for all of it.
+    now: Instant,
     headers: &'a HeaderBlock,
     /// The topic still takes records.
     live: bool,
@@ -89,6 +91,7 @@ impl<'a> Appender<'a> {
             slot,
             delivery,
             timestamp,
+            now: Instant::now(),
             headers,
         }
     }
@@ -115,7 +118,7 @@ impl<'a> Appender<'a> {
         self.begin_run(partition, matches!(target, Target::Any), record);
     }
 
-    /// Appends the first record of a run. With keys that may be every record: the clock is read for a new batch alone.
+    /// Appends the first record of a run. With keys that may be every record.
     #[inline(never)]
     fn begin_run(&mut self, mut partition: usize, sticky: bool, record: Record<'_>) {
         self.end_run();
@@ -124,12 +127,12 @@ impl<'a> Appender<'a> {
             return;
         }
         if sticky && partition == NOWHERE {
-            partition = self.acc.sticky(self.slot, Instant::now());
+            partition = self.acc.sticky(self.slot, self.now);
             self.sticky = partition;
         }
         loop {
             let id = PartitionId { topic: self.slot, index: partition };
-            if self.acc.open(id, self.delivery.timeout(), Instant::now) {
+            if self.acc.open(id, self.delivery.timeout(), self.now) {
                 let (count, bytes) = self.acc.open_size(id);
                 if self.acc.append(id, record) {
                     self.run = Run { partition, sticky, count, bytes };
@@ -139,7 +142,7 @@ impl<'a> Appender<'a> {
             self.acc.close(id);
             self.touch(partition);
             if sticky {
-                partition = self.acc.switch_sticky(self.slot, Instant::now());
+                partition = self.acc.switch_sticky(self.slot, self.now);
                 self.sticky = partition;
                 self.sticky_bytes = 0;
             }
@@ -191,7 +194,7 @@ impl Drop for Appender<'_> {
         self.delivery.handle_appended(self.next_line, self.records, self.bytes);
         if self.live {
             let touched = std::mem::take(&mut self.touched);
-            self.acc.finish(self.slot, touched, self.sticky_bytes, Instant::now());
+            self.acc.finish(self.slot, touched, self.sticky_bytes, self.now);
         }
         let effects = self.acc.effects();
         self.shell.apply(effects);

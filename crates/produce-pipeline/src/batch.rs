@@ -5,6 +5,7 @@ use crate::delivery::Range;
 use crate::outcome::Cause;
 use bytes::Bytes;
 use kafka_records::{BatchBuilder, ClosedBatch, Compression, DecodeError, Stamp};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -16,38 +17,57 @@ const KEPT_BYTES: usize = 16 << 20;
 /// Free buffers are not charged to the budget: a worker keeps no more of them than this part of it.
 const KEPT_SHARE: usize = 64;
 
-/// The free large buffers of one worker. A buffer comes back when the last reference to its batch's bytes goes, be it
-/// the partition's or the connection's.
+/// The free buffers of one worker. A buffer comes back when the last reference to its batch's bytes goes, be it the
+/// partition's or the connection's.
 #[derive(Debug)]
 pub(crate) struct BufferPool {
     kept_bytes: usize,
-    free: Mutex<Vec<Vec<u8>>>,
+    free: Mutex<Free>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    /// The longest unused first.
+    buffers: VecDeque<Vec<u8>>,
+    bytes: usize,
 }
 
 impl BufferPool {
     /// Buffers from this size on are worth keeping: smaller ones cost less to allocate than to look after.
-    pub(crate) const LARGE_BYTES: usize = 64 * 1024;
+    const LEAST_BYTES: usize = 16 * 1024;
 
     /// For a worker of a process whose budget is so large.
     pub(crate) fn new(budget_bytes: usize) -> Self {
         Self { kept_bytes: KEPT_BYTES.min(budget_bytes / KEPT_SHARE), free: Mutex::default() }
     }
 
-    /// An empty buffer, or a recycled one when the batch is likely to be large.
-    pub(crate) fn take(&self, large: bool) -> Vec<u8> {
-        if large { self.lock().pop().unwrap_or_default() } else { Vec::new() }
+    /// A buffer for a batch that is likely to become so large: a recycled one of about that size, else an empty one.
+    pub(crate) fn take(&self, likely_bytes: usize) -> Vec<u8> {
+        if likely_bytes < Self::LEAST_BYTES {
+            return Vec::new();
+        }
+        let mut free = self.lock();
+        // All of a buffer is charged, used or not.
+        let fits = |buf: &Vec<u8>| (likely_bytes..=4 * likely_bytes).contains(&buf.capacity());
+        let Some(at) = free.buffers.iter().rposition(fits) else { return Vec::new() };
+        let buf = free.buffers.remove(at).unwrap_or_default();
+        free.bytes -= buf.capacity();
+        buf
     }
 
     fn put(&self, buf: Vec<u8>) {
-        if buf.capacity() >= Self::LARGE_BYTES {
-            let mut free = self.lock();
-            if free.iter().map(Vec::capacity).sum::<usize>() + buf.capacity() <= self.kept_bytes {
-                free.push(buf);
-            }
+        if !(Self::LEAST_BYTES..=self.kept_bytes).contains(&buf.capacity()) {
+            return;
+        }
+        let mut free = self.lock();
+        free.bytes += buf.capacity();
+        free.buffers.push_back(buf);
+        while free.bytes > self.kept_bytes {
+            free.bytes -= free.buffers.pop_front().map_or(0, |oldest| oldest.capacity());
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Free> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -242,4 +262,36 @@ fn split_ranges(
 pub(crate) fn cause_of(index: u32, causes: &[(u32, Cause)]) -> Option<&Cause> {
     let at = causes.binary_search_by_key(&index, |(at, _)| *at).ok()?;
     Some(&causes[at].1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_gets_a_free_buffer_of_about_its_size() {
+        let pool = BufferPool::new((4 << 20) * KEPT_SHARE);
+        pool.put(Vec::with_capacity(1 << 20));
+        pool.put(Vec::with_capacity(20_000));
+        assert_eq!(pool.take(1_000).capacity(), 0, "a small one is not worth it");
+        assert_eq!(pool.take(30_000).capacity(), 0, "one is too small and the other would be charged whole");
+        assert!(pool.take(18_000).capacity() >= 20_000);
+        assert!(pool.take(900_000).capacity() >= 1 << 20);
+        assert_eq!(pool.take(900_000).capacity(), 0, "each is given out once");
+        assert_eq!(pool.lock().bytes, 0);
+    }
+
+    #[test]
+    fn what_was_free_for_the_longest_makes_room() {
+        let pool = BufferPool::new((1 << 20) * KEPT_SHARE);
+        pool.put(Vec::with_capacity(2 << 20));
+        assert_eq!(pool.lock().bytes, 0, "larger than all that may be kept");
+        pool.put(Vec::with_capacity(20_000));
+        pool.put(Vec::with_capacity(600_000));
+        pool.put(Vec::with_capacity(440_000));
+        let mut kept: Vec<_> = pool.lock().buffers.iter().map(Vec::capacity).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [440_000, 600_000]);
+        assert_eq!(pool.lock().bytes, 1_040_000);
+    }
 }

@@ -14,7 +14,7 @@ use std::fmt;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -45,6 +45,8 @@ impl Drop for Owner {
 pub(crate) struct Shell {
     pub(crate) acc: RefCell<Accumulator>,
     pub(crate) cluster: Cluster,
+    /// Changed when there is metadata that the accumulator has not been told.
+    untold: RefCell<watch::Receiver<u64>>,
     pub(crate) config: Config,
     pub(crate) observer: Arc<dyn Observer>,
     lease: Rc<Lease>,
@@ -115,6 +117,7 @@ impl Shell {
                     if changed.is_err() {
                         return;
                     }
+                    self.untold.borrow_mut().mark_unchanged();
                     self.with(|acc, now| acc.handle_metadata(&self.cluster.metadata(), now));
                 }
             }
@@ -149,7 +152,7 @@ impl Shell {
     async fn keep_topics(self: Rc<Self>) {
         loop {
             tokio::time::sleep(TOUCH_INTERVAL).await;
-            for name in self.acc.borrow().topics_in_use() {
+            for name in self.acc.borrow_mut().topics_in_use() {
                 self.cluster.touch_topic(&name);
             }
         }
@@ -168,6 +171,7 @@ impl Pipeline {
         let acc = Accumulator::new(config.clone(), lease.clone(), observer.clone(), seed);
         let shell = Rc::new_cyclic(|itself| Shell {
             acc: RefCell::new(acc),
+            untold: RefCell::new(cluster.subscribe()),
             cluster,
             config,
             observer,
@@ -186,6 +190,18 @@ impl Pipeline {
             tasks.spawn_local(shell.clone().keep_topics());
         }
         Self(Rc::new(Owner { shell }))
+    }
+
+    /// A topic by name that this worker has used before, as long as the newest metadata has it: the way of most requests,
+    /// one look into one map. `None` says nothing about the topic: [`Pipeline::topic`] finds out.
+    #[must_use]
+    pub fn known_topic(&self, name: &str) -> Option<Topic> {
+        let shell = &self.0.shell;
+        if shell.untold.borrow().has_changed().unwrap_or(true) {
+            return None;
+        }
+        let (slot, name, handle) = shell.acc.borrow_mut().known_topic(name)?;
+        Some(Topic { owner: self.0.clone(), name, slot, _handle: handle })
     }
 
     /// A topic by name, from the cached metadata or by one question to the cluster.

@@ -25,6 +25,8 @@ pub(super) struct Topic {
     pub(super) batch_bytes: usize,
     /// Deleted, or created again under another id: takes no records, sends no batch again.
     pub(super) retired: bool,
+    /// Since [`topics_in_use`](super::Accumulator::topics_in_use) looked.
+    pub(super) asked_for: bool,
     /// One count for each handle outside.
     pub(super) handles: Rc<()>,
 }
@@ -41,8 +43,8 @@ pub(super) struct Partition {
     pub(super) backoff_until: Option<Instant>,
     /// Of the last attempt that failed, until one succeeds.
     pub(super) last_error: Option<ErrorCode>,
-    /// The last batch outgrew what a small buffer holds.
-    pub(super) large: bool,
+    /// The size of the last batch; the next will mostly be alike.
+    pub(super) last_bytes: usize,
     pub(super) in_ready: bool,
     pub(super) in_active: bool,
     pub(super) in_touched: bool,

@@ -56,7 +56,7 @@ impl Bench {
         let timeout = self.delivery.timeout();
         let mut before = 0;
         let appended = |acc: &mut Accumulator, before: &mut usize| {
-            let open = acc.open(id, timeout, || self.now);
+            let open = acc.open(id, timeout, self.now);
             *before = acc.open_size(id).1;
             open && acc.append(id, record)
         };

@@ -44,6 +44,19 @@ fn the_slot_of_a_topic_that_is_gone_is_freed_with_its_last_handle() {
 }
 
 #[test]
+fn a_topic_is_in_use_while_somebody_holds_it_or_has_asked_for_it_lately() {
+    let mut b = Bench::new(config(), 1);
+    assert_eq!(b.acc.topics_in_use(), ["t".into()], "an upload holds it");
+    b._handle = Rc::new(());
+    assert_eq!(b.acc.topics_in_use(), []);
+    assert!(b.acc.known_topic("t").is_some());
+    assert_eq!(b.acc.topics_in_use(), ["t".into()], "a request has come and gone");
+    assert_eq!(b.acc.topics_in_use(), []);
+    b.acc.handle_metadata(&metadata(None), b.now);
+    assert!(b.acc.known_topic("t").is_none(), "it is gone");
+}
+
+#[test]
 fn new_partitions_are_used_as_soon_as_they_are_known() {
     let mut b = Bench::new(config(), 1);
     b.acc.handle_metadata(&metadata(Some(info(1, 4, Some(LEADER), 0))), b.now);
