@@ -21,6 +21,9 @@ pub(crate) struct Options {
     ca: Option<PathBuf>,
     #[arg(long)]
     topic: String,
+    /// Spreads requests over so many topics: `topic`, then `topic-1`, `topic-2` …
+    #[arg(long, default_value_t = 1)]
+    topics: usize,
     /// NDJSON; its lines are the records
     #[arg(long)]
     file: PathBuf,
@@ -60,7 +63,8 @@ pub(crate) fn run(options: &Options) {
 
 async fn load(options: &Options) -> Report {
     let file = std::fs::read(&options.file).expect("the file of records can be read");
-    let request = request(options, &file);
+    let requests: Rc<[Request]> =
+        (0..options.topics).map(|index| request(options, &topic_name(&options.topic, index), &file)).collect();
     let server = Server::new(options.address, options.ca.as_ref(), options.tls_record_bytes);
     let mut connections = Vec::new();
     for _ in 0..options.connections {
@@ -73,12 +77,13 @@ async fn load(options: &Options) -> Report {
     let tasks: Vec<_> = connections
         .into_iter()
         .map(|mut connection| {
-            let (schedule, request, latencies) = (schedule.clone(), request.clone(), latencies.clone());
+            let (schedule, requests, latencies) = (schedule.clone(), requests.clone(), latencies.clone());
             tokio::task::spawn_local(async move {
                 let alarm = Alarm::new().expect("a timer can be made");
-                while let Some(due) = schedule.next() {
+                while let Some((number, due)) = schedule.next() {
                     alarm.wait_until(due).await.expect("the timer works");
-                    let (status, body) = connection.exchange(&request).await.expect("the bridge answers");
+                    let request = &requests[number as usize % requests.len()];
+                    let (status, body) = connection.exchange(request).await.expect("the bridge answers");
                     assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
                     let took = Instant::now() - due;
                     latencies.borrow_mut().saturating_record(took.as_nanos() as u64);
@@ -96,12 +101,16 @@ async fn load(options: &Options) -> Report {
     Report { requests, records, seconds, latency: Some(Latency::from(&*latencies)) }
 }
 
-/// The request that every connection sends.
-fn request(options: &Options, file: &[u8]) -> Request {
+/// The name of the `index`th of a load's topics.
+pub(crate) fn topic_name(first: &str, index: usize) -> String {
+    if index == 0 { first.to_owned() } else { format!("{first}-{index}") }
+}
+
+/// The request that is sent to a topic, over and over.
+fn request(options: &Options, topic: &str, file: &[u8]) -> Request {
     let lines: Vec<_> = file.split_inclusive(|byte| *byte == b'\n').collect();
     let query = if options.keyed { "?key=/id" } else { "" };
-    let mut head =
-        format!("POST /v1/topics/{}/records{query} HTTP/1.1\r\nHost: {}\r\n", options.topic, options.address);
+    let mut head = format!("POST /v1/topics/{topic}/records{query} HTTP/1.1\r\nHost: {}\r\n", options.address);
     let (block, repeats, end) = match options.lines {
         Some(count) => {
             head.push_str("Content-Type: application/x-ndjson\r\n");

@@ -12,6 +12,7 @@
 //! - [`payload`]: the records, a file of NDJSON that all contenders send
 //! - [`load`]: uploads and lone POSTs, closed loop or paced; on [`http`] and [`pace`]
 //! - [`idle`]: what an idle connection holds
+//! - [`counts`]: system calls and allocations
 //! - [`null_broker`]: acknowledges and discards, to take the broker out of the measurement
 //! - [`rtt`]: Kafka's own round trip, which no bridge can beat
 //! - [`run`]: starts all of it, interleaves the contenders, verifies counts, prints ratios
@@ -19,6 +20,7 @@
 //! A program that is measured by another keeps to a small protocol: it says `ready` when it is connected, begins when it
 //! reads a line, prints a [`Report`] as one line of JSON, and stays until its standard input ends.
 
+mod counts;
 mod http;
 mod idle;
 mod load;
@@ -56,6 +58,8 @@ enum Command {
     NullBroker(null_broker::Options),
     /// Measures Kafka's round trip: one record, acks=all, idempotent
     Rtt(rtt::Options),
+    /// Counts system calls and allocations of the bridge; bench/counts builds everything and calls this
+    Counts,
     /// Measures the bridge beside its baselines; bench/run builds everything and calls this
     Run(run::Options),
 }
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         Command::Idle(options) => idle::run(&options),
         Command::NullBroker(options) => null_broker::run(&options),
         Command::Rtt(options) => rtt::run(&options),
+        Command::Counts => counts::run(),
         Command::Run(options) => return run::run(&options),
     }
     ExitCode::SUCCESS

@@ -40,8 +40,8 @@ impl Schedule {
         self.start
     }
 
-    /// When the next request is due, or `None` at the end.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    /// The next request's number, from 0, and when it is due; `None` at the end.
+    pub(crate) fn next(&self) -> Option<(u64, Instant)> {
         let index = self.issued.get();
         if index == self.limit {
             return None;
@@ -54,7 +54,7 @@ impl Schedule {
             return None;
         }
         self.issued.set(index + 1);
-        Some(due)
+        Some((index, due))
     }
 }
 
@@ -99,7 +99,7 @@ mod tests {
     async fn a_paced_schedule_does_not_wait_for_late_callers() {
         let schedule = Schedule::new(Some(100.0), Some(3), None);
         tokio::time::advance(Duration::from_secs(5)).await;
-        let due: Vec<_> = std::iter::from_fn(|| schedule.next()).map(|due| due - schedule.start()).collect();
+        let due: Vec<_> = std::iter::from_fn(|| schedule.next()).map(|(_, due)| due - schedule.start()).collect();
         assert_eq!(due, [0, 10, 20].map(Duration::from_millis));
     }
 
@@ -112,7 +112,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_closed_loop_is_due_at_once_until_its_time_is_over() {
         let schedule = Schedule::new(None, None, Some(Duration::from_secs(1)));
-        assert_eq!(schedule.next(), Some(schedule.start()));
+        assert_eq!(schedule.next(), Some((0, schedule.start())));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(schedule.next(), None);
     }

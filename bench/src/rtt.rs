@@ -70,7 +70,7 @@ async fn measure(options: &Options) -> Report {
     let schedule = Schedule::new(options.rate, None, Some(Duration::from_secs_f64(options.seconds)));
     let alarm = Alarm::new().expect("a timer can be made");
     let (mut latencies, mut sequence) = (crate::histogram(), 0);
-    while let Some(due) = schedule.next() {
+    while let Some((_, due)) = schedule.next() {
         alarm.wait_until(due).await.expect("the timer works");
         sequence += 1;
         let answer = produce(sequence).await.expect("the broker answers");

@@ -27,6 +27,9 @@ pub(crate) struct Options {
     /// Two minutes instead of fifteen: one round, short ones, fewer contenders; for a look, not for figures
     #[arg(long)]
     quick: bool,
+    /// How the cost grows with workers, connections, topics, partitions and sizes, instead of the rest
+    #[arg(long)]
+    scaling: bool,
     /// Scenarios whose names begin so; can be repeated
     #[arg(long)]
     only: Vec<String>,
@@ -45,7 +48,8 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> ExitCode {
-    let scenarios: Vec<_> = scenario::all()
+    let scenarios = if options.scaling { scenario::scaling() } else { scenario::all() };
+    let scenarios: Vec<_> = scenarios
         .into_iter()
         .filter(|scenario| options.only.is_empty() || options.only.iter().any(|only| scenario.name.starts_with(only)))
         .filter(|scenario| !options.quick || !options.only.is_empty() || scenario.quick())
@@ -57,10 +61,12 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     let begun = Instant::now();
     let mut bench = Bench::start(options);
     let mut results = Results::default();
-    for scenario in &scenarios {
-        eprintln!("== {} (at {} s)", scenario.about, begun.elapsed().as_secs());
-        bench.measure(scenario, &mut results);
-        eprint!("{}", results.table(scenario));
+    for table in scenarios.chunk_by(|a, b| a.table == b.table) {
+        for scenario in table {
+            eprintln!("== {} (at {} s)", scenario.about, begun.elapsed().as_secs());
+            bench.measure(scenario, &mut results);
+        }
+        eprint!("{}", results.table(table));
     }
     results.write(&options.out, &scenarios);
     eprintln!("{} s; {}", begun.elapsed().as_secs(), options.out.display());
@@ -71,63 +77,76 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 struct Bench<'a> {
     options: &'a Options,
     runtime: Runtime,
-    kafka: Cluster,
-    null: Null,
+    /// Started by the first scenario on it.
+    kafka: Option<Cluster>,
+    /// For scenarios with so many partitions.
+    null: Option<(i32, Null)>,
     /// Whether the broker has been under load.
     warm: bool,
 }
 
-struct Null {
-    bootstrap: String,
+/// A null broker. Dropping it ends it.
+pub(crate) struct Null {
+    pub(crate) bootstrap: String,
     process: Process,
 }
 
-impl<'a> Bench<'a> {
-    fn start(options: &'a Options) -> Self {
-        // Deleted topics give their bytes back at once: a run writes more than a disk may hold.
-        let settings = [("log.segment.delete.delay.ms", "0"), ("log.cleaner.enable", "false")];
-        let kafka = Cluster::start_for_load(Version::V4_1_1, 1, &settings);
+impl Null {
+    pub(crate) fn start(partitions: i32) -> Self {
         let bootstrap = format!("127.0.0.1:{}", free_port());
         let this = std::env::current_exe().expect("a process knows its program");
         let process = Process::spawn(
             "null-broker",
             &this.display().to_string(),
-            ["null-broker", "--partitions", "4", "--listen", &bootstrap],
+            ["null-broker", "--partitions", &partitions.to_string(), "--listen", &bootstrap],
             &[],
         );
         process.wait_for_line("it listens", contender::START, |line| line == "listening");
+        Self { bootstrap, process }
+    }
+}
+
+fn start_kafka() -> Cluster {
+    // Deleted topics give their bytes back at once: a run writes more than a disk may hold.
+    let settings = [("log.segment.delete.delay.ms", "0"), ("log.cleaner.enable", "false")];
+    Cluster::start_for_load(Version::V4_1_1, 1, &settings)
+}
+
+impl<'a> Bench<'a> {
+    fn start(options: &'a Options) -> Self {
         // The kafka-client's tasks run on it.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        Self {
-            options,
-            runtime: runtime.expect("a runtime can be made"),
-            kafka,
-            null: Null { bootstrap, process },
-            warm: false,
-        }
+        Self { options, runtime: runtime.expect("a runtime can be made"), kafka: None, null: None, warm: false }
     }
 
-    fn bootstrap(&self, broker: Broker) -> String {
-        match broker {
-            Broker::Kafka => self.kafka.bootstrap(),
-            Broker::Null => self.null.bootstrap.clone(),
+    /// Where the scenario's broker is, and its process.
+    fn broker(&mut self, scenario: &Scenario) -> (String, u32) {
+        match scenario.broker {
+            Broker::Kafka => {
+                let kafka = self.kafka.get_or_insert_with(start_kafka);
+                (kafka.bootstrap(), kafka.pids()[0])
+            }
+            Broker::Null => {
+                let partitions = scenario.partitions;
+                if self.null.as_ref().is_none_or(|(started_for, _)| *started_for != partitions) {
+                    self.null = Some((partitions, Null::start(partitions)));
+                }
+                let (_, null) = self.null.as_ref().expect("started above");
+                (null.bootstrap.clone(), null.process.pid())
+            }
         }
     }
 
     fn measure(&mut self, scenario: &Scenario, results: &mut Results) {
-        let bootstrap = self.bootstrap(scenario.broker);
+        let (bootstrap, broker_pid) = self.broker(scenario);
         let client = self.runtime.block_on(async {
             Client::start(Config { bootstrap_servers: vec![bootstrap.clone()], ..Config::default() })
         });
         let file = temp_dir("records").join("records.ndjson");
         std::fs::write(&file, crate::payload::ndjson(scenario.record_bytes))
             .expect("the temporary folder can be written");
-        let broker_pid = match scenario.broker {
-            Broker::Kafka => self.kafka.pids()[0],
-            Broker::Null => self.null.process.pid(),
-        };
         let mut contenders = Contenders::new(scenario, &bootstrap, &file, broker_pid, self.options);
-        if !std::mem::replace(&mut self.warm, true) {
+        if scenario.broker == Broker::Kafka && !std::mem::replace(&mut self.warm, true) {
             // The JVM compiles what it runs often; nobody's first run should pay for it.
             let topic = self.topic(scenario, &client);
             let _unmeasured = contenders.run(scenario.contenders[0], Step::Whole(scenario.traffic), &topic);
@@ -169,7 +188,8 @@ impl<'a> Bench<'a> {
     fn topic(&self, scenario: &Scenario, client: &Client) -> String {
         match scenario.broker {
             Broker::Kafka => {
-                let topic = self.kafka.create_topic_with(
+                let kafka = self.kafka.as_ref().expect("the scenario's broker was started");
+                let topic = kafka.create_topic_with(
                     scenario.name,
                     scenario.partitions,
                     &[("segment.bytes", "268435456"), ("file.delete.delay.ms", "0")],
@@ -182,14 +202,19 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// How many records the topic holds, from the ends of its partitions.
+    /// How many records the topics of a load hold, from the ends of their partitions.
     fn records(&self, scenario: &Scenario, client: &Client, topic: &str) -> u64 {
+        let topics = if let Traffic::Lone { topics, .. } = scenario.traffic { topics } else { 1 };
         self.runtime.block_on(async {
-            let info = client.topic(topic).await.expect("the topic is there");
             let mut records = 0;
-            for partition in 0..scenario.partitions {
-                let end = client.list_offset(&info, partition, OffsetSpec::Latest).await.expect("its leader answers");
-                records += end.offset.unwrap_or(0) as u64;
+            for index in 0..topics {
+                let topic = crate::load::topic_name(topic, index);
+                let info = client.topic(&topic).await.expect("the topic is there");
+                for partition in 0..scenario.partitions {
+                    let end =
+                        client.list_offset(&info, partition, OffsetSpec::Latest).await.expect("its leader answers");
+                    records += end.offset.unwrap_or(0) as u64;
+                }
             }
             records
         })
@@ -219,7 +244,7 @@ enum Step {
 impl Scenario {
     fn steps(&self) -> Vec<Step> {
         match self.traffic {
-            Traffic::Paced { connections, shares } => [Step::Whole(Traffic::Lone { connections })]
+            Traffic::Paced { connections, shares } => [Step::Whole(Traffic::Lone { connections, topics: 1 })]
                 .into_iter()
                 .chain(shares.map(|share| Step::Share { connections, share }))
                 .collect(),

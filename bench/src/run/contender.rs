@@ -118,8 +118,12 @@ impl<'a> Contenders<'a> {
                     add(&["--tls-record-bytes", &bytes.to_string()]);
                 }
             }
-            Step::Whole(Traffic::Lone { connections } | Traffic::Paced { connections, .. }) => {
+            Step::Whole(Traffic::Paced { connections, .. }) => {
                 add(&["--connections", &connections.to_string(), "--seconds", &seconds]);
+            }
+            Step::Whole(Traffic::Lone { connections, topics }) => {
+                add(&["--connections", &connections.to_string(), "--seconds", &seconds]);
+                add(&["--topics", &topics.to_string()]);
             }
             Step::Whole(Traffic::Idle { rate }) => add(&["--rate", &rate.to_string(), "--seconds", &seconds]),
             Step::Share { connections, share } => {
@@ -260,7 +264,7 @@ impl<'a> Contenders<'a> {
     }
 
     fn seconds(&self) -> String {
-        if self.options.quick { "2" } else { "5" }.to_owned()
+        if self.options.quick || self.options.scaling { "2" } else { "5" }.to_owned()
     }
 
     /// So many that a run takes some seconds; a multiple of four.
@@ -271,7 +275,7 @@ impl<'a> Contenders<'a> {
             Contender::Java => (500_000_000, 4_000_000),
             Contender::Afternoon { .. } | Contender::RoundTrip => (300_000_000, 1_500_000),
         };
-        let quick = if self.options.quick { 4 } else { 1 };
+        let quick = if self.options.quick || self.options.scaling { 4 } else { 1 };
         (bytes / self.scenario.record_bytes as u64).min(most) / quick / 4 * 4
     }
 }

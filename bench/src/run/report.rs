@@ -90,7 +90,12 @@ struct Row {
 }
 
 impl Results {
-    fn rows(&self, scenario: &Scenario) -> Vec<Row> {
+    /// The rows of one table. Where it has more than one scenario, they are what its rows are called by.
+    fn rows(&self, table: &[Scenario]) -> Vec<Row> {
+        table.iter().flat_map(|scenario| self.rows_of(scenario, table.len() > 1)).collect()
+    }
+
+    fn rows_of(&self, scenario: &Scenario, named_by_scenario: bool) -> Vec<Row> {
         let mut rows = Vec::new();
         for &contender in &scenario.contenders {
             for step in scenario.steps() {
@@ -109,7 +114,7 @@ impl Results {
                 };
                 let costs = || samples.iter().map(|sample| sample.cpu_ns());
                 rows.push(Row {
-                    label: label(contender, step),
+                    label: if named_by_scenario { scenario.about.to_owned() } else { label(contender, step) },
                     runs: samples.len(),
                     cpu_ns: of(&Sample::cpu_ns),
                     spread: (costs().fold(f64::INFINITY, f64::min), costs().fold(0.0, f64::max)),
@@ -133,15 +138,15 @@ impl Results {
         rows
     }
 
-    /// A scenario's medians as a table of Markdown, with ratios to its first contender.
-    pub(crate) fn table(&self, scenario: &Scenario) -> String {
-        let rows = self.rows(scenario);
-        let mut out = format!("\n### {} (`{}`)\n\n", scenario.about, scenario.name);
+    /// The medians of scenarios that make one table, as Markdown, with ratios to its first row.
+    pub(crate) fn table(&self, table: &[Scenario]) -> String {
+        let rows = self.rows(table);
+        let mut out = format!("\n### {} (`{}`)\n\n", table[0].table, table[0].name);
         out.push_str(
             "| | runs | CPU per record | ratio | records/s | ratio | cores: it, generator, broker | peak MiB |",
         );
         // An upload is one request; its latency says nothing.
-        let latencies = !matches!(scenario.traffic, Traffic::Upload(_));
+        let latencies = !matches!(table[0].traffic, Traffic::Upload(_));
         out.push_str(if latencies { " p50 | p99 | p99.9 | max |\n" } else { "\n" });
         out.push_str("|---|---|---|---|---|---|---|---|");
         out.push_str(if latencies { "---|---|---|---|\n" } else { "\n" });
@@ -180,9 +185,10 @@ impl Results {
         };
         write("results.csv", self.csv());
         let mut text = kernel::machine();
-        for scenario in scenarios {
-            text.push_str(&self.table(scenario));
-            let rows = self.rows(scenario);
+        for table in scenarios.chunk_by(|a, b| a.table == b.table) {
+            text.push_str(&self.table(table));
+            let scenario = &table[0];
+            let rows = self.rows(table);
             let bars =
                 |value: fn(&Row) -> f64| rows.iter().map(|row| (row.label.clone(), value(row))).collect::<Vec<_>>();
             let panel = |title, write, value| Panel { title, bars: bars(value), write };
@@ -192,7 +198,7 @@ impl Results {
                 panels.push(panel("latency, p50", time, |row| row.latency.unwrap_or_default().p50 * 1e3));
                 panels.push(panel("latency, p99", time, |row| row.latency.unwrap_or_default().p99 * 1e3));
             }
-            write(&format!("{}.svg", scenario.name), plot::bars(scenario.about, &panels));
+            write(&format!("{}.svg", scenario.name), plot::bars(scenario.table, &panels));
         }
         write("results.md", text);
     }

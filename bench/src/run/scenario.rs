@@ -8,6 +8,8 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// One line for the reader.
     pub(crate) about: &'static str,
+    /// Neighbours with the same title are rows of one table.
+    pub(crate) table: &'static str,
     pub(crate) record_bytes: usize,
     pub(crate) partitions: i32,
     pub(crate) broker: Broker,
@@ -26,8 +28,8 @@ pub(crate) enum Broker {
 pub(crate) enum Traffic {
     /// Four connections, one long upload each, as fast as they go.
     Upload(Shape),
-    /// One record a request on so many keep-alive connections, as fast as they go.
-    Lone { connections: usize },
+    /// One record a request on so many keep-alive connections, as fast as they go, to so many topics in turn.
+    Lone { connections: usize, topics: usize },
     /// One record a request, so many a second, on one connection: an idle bridge.
     Idle { rate: f64 },
     /// Lone records, open loop, at these shares of the peak that a `Lone` round finds first.
@@ -71,6 +73,8 @@ impl fmt::Display for Contender {
     }
 }
 
+const LONE: Traffic = Traffic::Lone { connections: 64, topics: 1 };
+
 const TLS: Contender = Contender::Penstock { tls: true, workers: 1 };
 const PLAIN: Contender = Contender::Penstock { tls: false, workers: 1 };
 const AFTERNOON: Contender = Contender::Afternoon { tls: true, linger_ms: 5 };
@@ -81,13 +85,18 @@ pub(crate) fn all() -> Vec<Scenario> {
     let upload = |name, about, record_bytes, contenders: &[Contender]| Scenario {
         name,
         about,
+        table: about,
         record_bytes,
         partitions: 4,
         broker: Broker::Kafka,
         traffic: Traffic::Upload(Shape::default()),
         contenders: contenders.to_vec(),
     };
-    let shaped = |name, about, shape| Scenario { traffic: Traffic::Upload(shape), ..upload(name, about, 100, &[TLS]) };
+    let shaped = |name, about, shape| Scenario {
+        traffic: Traffic::Upload(shape),
+        table: "how an upload is cut: NDJSON, 100 B a record, TLS",
+        ..upload(name, about, 100, &[TLS])
+    };
     let lone =
         |name, about, traffic, contenders: &[Contender]| Scenario { traffic, ..upload(name, about, 1024, contenders) };
     let everyone = [Contender::Native, TLS, PLAIN, AFTERNOON, Contender::Java];
@@ -104,7 +113,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         lone(
             "lone-1k",
             "one 1 KiB record a request, 64 keep-alive connections",
-            Traffic::Lone { connections: 64 },
+            LONE,
             &[AFTERNOON_0, TLS, PLAIN, AFTERNOON],
         ),
         lone(
@@ -133,7 +142,67 @@ pub(crate) fn all() -> Vec<Scenario> {
         },
         Scenario {
             broker: Broker::Null,
-            ..lone("null-lone-1k", "null broker, lone 1 KiB records", Traffic::Lone { connections: 64 }, &[TLS, PLAIN])
+            ..lone("null-lone-1k", "null broker, lone 1 KiB records", LONE, &[TLS, PLAIN])
         },
     ]
+}
+
+/// How the bridge's cost grows, one thing at a time, on the null broker.
+pub(crate) fn scaling() -> Vec<Scenario> {
+    let base = |name, about, table| Scenario {
+        name,
+        about,
+        table,
+        record_bytes: 1024,
+        partitions: 4,
+        broker: Broker::Null,
+        traffic: LONE,
+        contenders: vec![TLS],
+    };
+    let mut all = Vec::new();
+    for (name, about, workers) in [("scale-worker-1", "1 worker", 1), ("scale-worker-2", "2 workers", 2)] {
+        let contenders = vec![Contender::Penstock { tls: true, workers }];
+        all.push(Scenario { contenders, ..base(name, about, "workers: lone 1 KiB records, 64 connections, TLS") });
+    }
+    for (name, about, connections) in [
+        ("scale-connections-1", "1 connection", 1),
+        ("scale-connections-8", "8 connections", 8),
+        ("scale-connections-64", "64 connections", 64),
+        ("scale-connections-500", "500 connections", 500),
+        ("scale-connections-2000", "2,000 connections", 2_000),
+    ] {
+        let traffic = Traffic::Lone { connections, topics: 1 };
+        all.push(Scenario { traffic, ..base(name, about, "connections: lone 1 KiB records, TLS") });
+    }
+    for (name, about, topics) in [
+        ("scale-topics-1", "1 topic", 1),
+        ("scale-topics-10", "10 topics", 10),
+        ("scale-topics-100", "100 topics", 100),
+        ("scale-topics-1000", "1,000 topics", 1_000),
+    ] {
+        let traffic = Traffic::Lone { connections: 64, topics };
+        all.push(Scenario { traffic, ..base(name, about, "topics: lone 1 KiB records in turn, 64 connections, TLS") });
+    }
+    for (name, about, partitions) in [
+        ("scale-partitions-1", "1 partition", 1),
+        ("scale-partitions-12", "12 partitions", 12),
+        ("scale-partitions-100", "100 partitions", 100),
+        ("scale-partitions-1000", "1,000 partitions", 1_000),
+    ] {
+        let traffic = Traffic::Upload(Shape { keyed: true, ..Shape::default() });
+        let table = "partitions: NDJSON with ?key=/id, 100 B a record, TLS";
+        all.push(Scenario { record_bytes: 100, partitions, traffic, ..base(name, about, table) });
+    }
+    for (name, about, record_bytes) in [
+        ("scale-bytes-16", "16 B", 16),
+        ("scale-bytes-100", "100 B", 100),
+        ("scale-bytes-1k", "1 KiB", 1_024),
+        ("scale-bytes-10k", "10 KiB", 10_240),
+        ("scale-bytes-100k", "100 KiB", 102_400),
+        ("scale-bytes-1m", "1 MiB", 1_048_576),
+    ] {
+        let traffic = Traffic::Upload(Shape::default());
+        all.push(Scenario { record_bytes, traffic, ..base(name, about, "records: NDJSON of so many bytes each, TLS") });
+    }
+    all
 }
