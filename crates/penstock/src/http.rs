@@ -9,12 +9,16 @@ pub(crate) mod confluent;
 mod consume;
 mod content_encoding;
 pub(crate) mod error;
+mod group_memory;
+mod group_stream;
+pub(crate) mod groups;
 mod json_pointer;
 mod ndjson;
 mod params;
 mod produce;
 mod progress;
 pub(crate) mod rate;
+mod record_lines;
 pub(crate) mod respond;
 pub(crate) mod routes;
 mod topics;
@@ -41,6 +45,7 @@ use access::{Access, Grant};
 use body::{BodyReader, Patience};
 use caller::Caller;
 use error::ApiError;
+use groups::Groups;
 use respond::{JSON, Response};
 use routes::Operation;
 
@@ -54,6 +59,10 @@ pub(crate) struct Context {
     pub(crate) metrics: Metrics,
     /// By [`Operation::NAMES`].
     pub(crate) routes: [RouteMetrics; Operation::NAMES.len()],
+    /// Members of groups, of all workers.
+    pub(crate) groups: Groups,
+    /// Connections end with the request under way, and so do streams.
+    pub(crate) drain: CancellationToken,
     /// The notice of a drain is over: no new work.
     pub(crate) draining: Arc<AtomicBool>,
     /// Asks bodies to be read no further.
@@ -159,6 +168,13 @@ async fn run(context: &Rc<Context>, caller: &Caller, operation: Operation, reque
         Operation::Produce(topic) => return produce::produce(context, caller, &topic, request).await,
         Operation::Tombstone(topic) => return produce::tombstone(context, caller, &topic, request).await,
         Operation::ReadPartition(topic, partition) => consume::read(context, caller, &topic, partition, query).await,
+        Operation::ReadGroup(topic) => {
+            let headers = request.headers();
+            group_stream::stream(context, caller, &topic, query, headers).await
+        }
+        Operation::GroupOffsets(group) => groups::offsets(context, caller, &group, query).await,
+        Operation::CommitOffsets(group) => groups::commit(context, caller, &group, request).await,
+        Operation::GroupLag(group) => groups::lag(context, caller, &group, query).await,
         Operation::ListTopics => topics::list(context, caller, query).await,
         Operation::DescribeTopic(topic) => topics::describe(context, caller, &topic, query).await,
         Operation::CreateTopic(topic) => topics::create(context, caller, &topic, request).await,
@@ -190,7 +206,7 @@ mod tests {
         let document: serde_json::Value = serde_json::from_str(include_str!("http/openapi.json")).expect("JSON");
         let mut described = Vec::new();
         for (path, methods) in document["paths"].as_object().expect("paths") {
-            let path = path.replace("{topic}", "t").replace("{partition}", "0");
+            let path = path.replace("{topic}", "t").replace("{partition}", "0").replace("{group}", "g");
             for method in methods.as_object().expect("methods").keys().filter(|name| *name != "parameters") {
                 let method = Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
                 let operation = Operation::find(&method, &path).unwrap_or_else(|error| panic!("{path}: {error:?}"));

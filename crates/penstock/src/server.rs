@@ -46,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Tls};
 use crate::http::access::Access;
+use crate::http::groups::Groups;
 use crate::metrics::Metrics;
 use listener::{Acceptor, Room, WorkerPort};
 use management::Management;
@@ -155,6 +156,7 @@ impl Server {
         let access = Arc::new(Access::new(config.access.clone()));
         let (phase, phases) = watch::channel(Phase::Serving);
         let draining = Arc::new(AtomicBool::new(false));
+        let groups = Groups::default();
         let mut ports = Vec::new();
         let mut workers = Vec::new();
         for index in 0..config.runtime.workers {
@@ -164,6 +166,7 @@ impl Server {
                 access: access.clone(),
                 cluster: cluster.clone(),
                 budget: budget.clone(),
+                groups: groups.clone(),
                 metrics: metrics.clone(),
                 tls: tls.clone(),
                 draining: draining.clone(),

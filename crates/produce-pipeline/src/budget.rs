@@ -86,8 +86,39 @@ impl MemoryBudget {
         self.used() >= self.watermark()
     }
 
+    /// What one request may hold now, at the most `quota` and at least a chunk (64 KiB): see *Shares* above.
+    #[must_use]
+    pub fn share(&self, quota: usize) -> usize {
+        let left = self.watermark().saturating_sub(self.used());
+        quota.min((left / SHARES).max(CHUNK_BYTES))
+    }
+
+    /// Charges bytes to the budget itself, for what is not a worker's: two atomic operations each.
+    #[must_use]
+    pub fn charge(&self, bytes: usize) -> BudgetCharge {
+        self.0.leased.fetch_add(bytes, Ordering::Relaxed);
+        BudgetCharge { budget: self.clone(), bytes }
+    }
+
     fn watermark(&self) -> usize {
         self.0.total / 5 * 4
+    }
+}
+
+/// Bytes charged to the budget itself for as long as it lives.
+#[derive(Debug)]
+pub struct BudgetCharge {
+    budget: MemoryBudget,
+    bytes: usize,
+}
+
+impl Drop for BudgetCharge {
+    fn drop(&mut self) {
+        // SeqCst, as in `Lease::release`.
+        self.budget.0.leased.fetch_sub(self.bytes, Ordering::SeqCst);
+        if self.budget.0.waiting.load(Ordering::SeqCst) > 0 {
+            self.budget.0.freed.notify_waiters();
+        }
     }
 }
 
@@ -120,8 +151,7 @@ impl Lease {
 
     /// What one request may hold now, at the most `quota`.
     pub(crate) fn share(&self, quota: usize) -> usize {
-        let left = self.budget.watermark().saturating_sub(self.budget.used());
-        quota.min((left / SHARES).max(CHUNK_BYTES))
+        self.budget.share(quota)
     }
 
     /// True if a request that holds `held` bytes may read a chunk more and stay within its share.
@@ -312,6 +342,16 @@ mod tests {
         lease.charge(256 * SLAB_BYTES);
         assert_eq!(lease.share(4 * SLAB_BYTES), CHUNK_BYTES);
         assert_eq!(lease.share(1_000), 1_000);
+    }
+
+    #[test]
+    fn what_is_no_worker_s_counts_too() {
+        let budget = MemoryBudget::new(10 * SLAB_BYTES);
+        let held = budget.charge(8 * SLAB_BYTES);
+        assert!(budget.refuses_new());
+        assert_eq!((budget.used(), budget.share(SLAB_BYTES)), (8 * SLAB_BYTES, CHUNK_BYTES));
+        drop(held);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

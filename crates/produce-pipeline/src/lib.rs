@@ -37,7 +37,7 @@ mod sequence;
 mod verdict;
 
 pub use appender::{Appender, Target};
-pub use budget::MemoryBudget;
+pub use budget::{BudgetCharge, MemoryBudget};
 pub use delivery::{Charge, Delivery, PartitionSummary, Place, Progress, Summary};
 pub use outcome::{Cause, Failure, Outcome};
 pub use partitioner::{murmur2, partition_for_key};

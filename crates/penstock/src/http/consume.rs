@@ -8,25 +8,22 @@
 //! lets eight at a time ask a broker, for little. What came is charged until it is written, with what it was inflated
 //! to.
 
-use std::borrow::Cow;
-use std::fmt::Display;
 use std::task::Poll;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use kafka_client::{ErrorCode, Fetched, Isolation, OffsetSpec, TopicInfo};
-use kafka_records::{Compression, ReadRecord};
+use kafka_client::{Cursor, ErrorCode, Fetched, Isolation, OffsetSpec, Room, TopicInfo};
+use kafka_records::ReadRecord;
 use produce_pipeline::Charge;
-use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use super::Context;
 use super::caller::Caller;
 use super::error::ApiError;
+use super::group_stream::take_isolation;
 use super::params::Query;
+use super::record_lines::{PIECE_BYTES, ValueFormat, write_line};
 use super::respond::{NDJSON, Response};
 use super::topics::topic_info;
 use crate::config::Verb;
@@ -42,20 +39,10 @@ const MAX_BYTES: i32 = 16 * 1024 * 1024;
 const DEFAULT_BYTES: i32 = 1024 * 1024;
 /// What a compressed batch may inflate to.
 const MAX_INFLATED: usize = 64 * 1024 * 1024;
-/// Lines are handed to the connection in pieces of about this size.
-const PIECE_BYTES: usize = 32 * 1024;
 /// What a read that waits asks for: what comes then is new. A first batch that is larger comes whole (KIP-74).
 const WAITING_BYTES: i32 = 64 * 1024;
 /// How long Kafka may take beyond the wait that was asked for.
 const PATIENCE: Duration = Duration::from_secs(15);
-
-/// How a value is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ValueFormat {
-    Json,
-    Text,
-    Base64,
-}
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +79,7 @@ struct ReadParams {
     max_bytes: i32,
     wait: Duration,
     format: ValueFormat,
+    isolation: Isolation,
 }
 
 impl ReadParams {
@@ -105,18 +93,13 @@ impl ReadParams {
                 )
             })?,
         };
-        let format = match query.take("value").as_deref() {
-            None | Some("json") => ValueFormat::Json,
-            Some("text") => ValueFormat::Text,
-            Some("base64") => ValueFormat::Base64,
-            Some(_) => return Err(ApiError::bad_request("value is json, text or base64")),
-        };
         let params = Self {
             from,
             max_records: query.take_number("max_records", 1, MAX_RECORDS)?.unwrap_or(DEFAULT_RECORDS),
             max_bytes: query.take_number("max_bytes", 1, MAX_BYTES)?.unwrap_or(DEFAULT_BYTES),
             wait: Duration::from_millis(query.take_number("wait_ms", 0, MAX_WAIT_MS)?.unwrap_or(0)),
-            format,
+            format: ValueFormat::take(&mut query)?,
+            isolation: take_isolation(&mut query)?,
         };
         query.finish()?;
         Ok(params)
@@ -159,7 +142,7 @@ pub(crate) async fn read(
             charge.set(share);
             i32::try_from(share).unwrap_or(params.max_bytes)
         };
-        let fetch = context.cluster.fetch(&topic, partition, offset, Isolation::ReadUncommitted, max_bytes, wait);
+        let fetch = context.cluster.fetch(&topic, partition, offset, params.isolation, max_bytes, wait);
         let fetched = tokio::select! {
             fetched = tokio::time::timeout(wait + PATIENCE, fetch) => fetched,
             () = context.stop_reading.cancelled(), if !wait.is_zero() => continue,
@@ -241,58 +224,20 @@ struct Read {
     inflated_bytes: usize,
 }
 
-/// Takes records from `offset` on until one of the limits. A batch comes whole, so what lies before `offset` is
-/// skipped; control batches are Kafka's own. The first record comes whatever its size.
+/// Takes records from `offset` on until one of the limits. The first record comes whatever its size.
 fn collect(fetched: &Fetched, offset: i64, params: &ReadParams) -> Result<Read, ApiError> {
-    let mut read = Read { records: Vec::new(), next_offset: offset, inflated_bytes: 0 };
-    let mut bytes = 0;
-    let max_bytes = usize::try_from(params.max_bytes).unwrap_or(usize::MAX);
-    'batches: for batch in kafka_records::batches(fetched.records.clone()) {
-        let broken = |error: &dyn Display, read: Read| {
-            tracing::warn!(%error, offset = read.next_offset, "a batch in the log cannot be read");
-            // What lies before it is intact, and is answered; the next read begins at what is broken.
-            if read.records.is_empty() {
-                Err(ApiError::new(500, format!("the batch at offset {} cannot be read: {error}", read.next_offset)))
-            } else {
-                Ok(read)
-            }
-        };
-        let batch = match batch {
-            Ok(batch) => batch,
-            Err(error) => return broken(&error, read),
-        };
-        if batch.next_offset() <= read.next_offset {
-            continue;
+    let mut cursor =
+        Cursor::new(fetched.records.clone(), offset, params.isolation, fetched.aborted.clone(), MAX_INFLATED);
+    let mut room = Room::new(params.max_records, usize::try_from(params.max_bytes).unwrap_or(usize::MAX));
+    let mut records = Vec::new();
+    match cursor.take(&mut records, &mut room) {
+        Ok((inflated_bytes, _)) => Ok(Read { records, next_offset: cursor.next_offset(), inflated_bytes }),
+        Err(error) => {
+            let at = cursor.next_offset();
+            tracing::warn!(%error, offset = at, "a batch in the log cannot be read");
+            Err(ApiError::new(500, format!("the batch at offset {at} cannot be read: {error}")))
         }
-        if !batch.is_control {
-            let records = match batch.records(MAX_INFLATED) {
-                Ok(records) => records,
-                Err(error) => return broken(&error, read),
-            };
-            if batch.compression != Compression::None {
-                read.inflated_bytes += records.held_bytes();
-            }
-            for record in records {
-                let record = match record {
-                    Ok(record) => record,
-                    Err(error) => return broken(&error, read),
-                };
-                if record.offset < read.next_offset {
-                    continue;
-                }
-                let size = record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len);
-                let full = read.records.len() == params.max_records || bytes + size > max_bytes;
-                if full && !read.records.is_empty() {
-                    break 'batches;
-                }
-                bytes += size;
-                read.next_offset = record.offset + 1;
-                read.records.push(record);
-            }
-        }
-        read.next_offset = batch.next_offset();
     }
-    Ok(read)
 }
 
 fn answer(partition: i32, read: Read, high_watermark: i64, format: ValueFormat, charge: Charge) -> Response {
@@ -324,70 +269,6 @@ impl PieceStream for RecordLines {
         }
         Poll::Ready((!piece.is_empty()).then(|| piece.into()))
     }
-}
-
-/// Writes one record as a JSON line.
-fn write_line(out: &mut Vec<u8>, partition: i32, record: &ReadRecord, format: ValueFormat) {
-    let head = format!("{{\"partition\":{partition},\"offset\":{},\"timestamp\":{}", record.offset, record.timestamp);
-    out.extend_from_slice(head.as_bytes());
-    // Keys are names much more often than documents: text wherever they are text.
-    let key_format = if format == ValueFormat::Base64 { ValueFormat::Base64 } else { ValueFormat::Text };
-    write_member(out, "key", record.key.as_deref(), key_format);
-    write_member(out, "value", record.value.as_deref(), format);
-    out.extend_from_slice(b",\"headers\":[");
-    for (at, (name, value)) in record.headers.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        out.push(b'[');
-        write_string(out, &String::from_utf8_lossy(name));
-        out.push(b',');
-        match value.map(|value| (value, std::str::from_utf8(value))) {
-            None => out.extend_from_slice(b"null"),
-            Some((_, Ok(text))) => write_string(out, text),
-            Some((bytes, Err(_))) => {
-                write_string(out, &BASE64_STANDARD.encode(bytes));
-                out.extend_from_slice(b",\"base64\"");
-            }
-        }
-        out.push(b']');
-    }
-    out.extend_from_slice(b"]}\n");
-}
-
-/// Writes `,"name":…`, and `,"name_encoding":"base64"` where the bytes are not what the format asks for.
-fn write_member(out: &mut Vec<u8>, name: &str, bytes: Option<&[u8]>, format: ValueFormat) {
-    out.extend_from_slice(format!(",\"{name}\":").as_bytes());
-    let Some(bytes) = bytes else {
-        out.extend_from_slice(b"null");
-        return;
-    };
-    match format {
-        ValueFormat::Json
-            if serde_json::from_slice::<IgnoredAny>(bytes).is_ok() && std::str::from_utf8(bytes).is_ok() =>
-        {
-            out.extend_from_slice(&one_line(bytes));
-        }
-        ValueFormat::Text if let Ok(text) = std::str::from_utf8(bytes) => write_string(out, text),
-        _ => {
-            write_string(out, &BASE64_STANDARD.encode(bytes));
-            out.extend_from_slice(format!(",\"{name}_encoding\":\"base64\"").as_bytes());
-        }
-    }
-}
-
-/// A JSON document as it is. Line ends can stand only between its tokens, and would end our line: they become spaces,
-/// and the document stays the same.
-fn one_line(document: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr2(b'\n', b'\r', document).is_none() {
-        return Cow::Borrowed(document);
-    }
-    let space = |&byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte };
-    Cow::Owned(document.iter().map(space).collect())
-}
-
-fn write_string(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("a vector takes what is written, and a string is JSON");
 }
 
 #[cfg(test)]

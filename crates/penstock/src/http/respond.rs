@@ -31,10 +31,11 @@ pub(crate) fn json_line(document: &impl Serialize) -> Vec<u8> {
     line
 }
 
+/// What an error's answer says.
 #[derive(Serialize)]
-struct ErrorBody<'a> {
-    error_code: u32,
-    message: &'a str,
+pub(super) struct ErrorBody<'a> {
+    pub(super) error_code: u32,
+    pub(super) message: &'a str,
 }
 
 /// An error as an answer.

@@ -9,6 +9,7 @@ use hyper::Method;
 
 use super::confluent::v2;
 use super::error::{ApiError, code};
+use super::groups::check_group_name;
 
 /// Kafka's own bound on a topic's name.
 const TOPIC_NAME_BYTES: usize = 249;
@@ -34,13 +35,21 @@ pub(crate) enum Operation {
     DeleteTopic(String),
     /// `GET /v1/topics/{topic}/partitions/{partition}/records`
     ReadPartition(String, i32),
+    /// `GET /v1/topics/{topic}/records`
+    ReadGroup(String),
+    /// `GET /v1/groups/{group}/offsets`
+    GroupOffsets(String),
+    /// `POST /v1/groups/{group}/offsets`
+    CommitOffsets(String),
+    /// `GET /v1/groups/{group}/lag`
+    GroupLag(String),
     /// Confluent's API, version 2.
     ConfluentV2(v2::Operation),
 }
 
 impl Operation {
     /// All names that [`name`](Self::name) gives, and one more for what is no operation.
-    pub(crate) const NAMES: [&'static str; 19] = [
+    pub(crate) const NAMES: [&'static str; 23] = [
         "health",
         "openapi",
         "produce",
@@ -50,6 +59,10 @@ impl Operation {
         "create_topic",
         "delete_topic",
         "read_partition",
+        "read_group",
+        "group_offsets",
+        "commit_offsets",
+        "group_lag",
         "v2_root",
         "v2_list_brokers",
         "v2_list_topics",
@@ -74,6 +87,10 @@ impl Operation {
             Self::CreateTopic(_) => "create_topic",
             Self::DeleteTopic(_) => "delete_topic",
             Self::ReadPartition(..) => "read_partition",
+            Self::ReadGroup(_) => "read_group",
+            Self::GroupOffsets(_) => "group_offsets",
+            Self::CommitOffsets(_) => "commit_offsets",
+            Self::GroupLag(_) => "group_lag",
             Self::ConfluentV2(operation) => operation.name(),
         }
     }
@@ -108,9 +125,20 @@ impl Operation {
                 match *method {
                     Method::POST => Ok(Self::Produce(topic)),
                     Method::DELETE => Ok(Self::Tombstone(topic)),
-                    _ => Err(ApiError::bad_method("POST, DELETE")),
+                    Method::GET | Method::HEAD => Ok(Self::ReadGroup(topic)),
+                    _ => Err(ApiError::bad_method("GET, HEAD, POST, DELETE")),
                 }
             }
+            ["v1", "groups", group, "offsets"] => {
+                let group = group_name(group)?;
+                match *method {
+                    Method::GET | Method::HEAD => Ok(Self::GroupOffsets(group)),
+                    Method::POST => Ok(Self::CommitOffsets(group)),
+                    _ => Err(ApiError::bad_method("GET, HEAD, POST")),
+                }
+            }
+            ["v1", "groups", group, "lag"] if get => group_name(group).map(Self::GroupLag),
+            ["v1", "groups", _, "lag"] => Err(ApiError::bad_method("GET, HEAD")),
             ["v1", "topics", topic, "partitions", partition, "records"] => {
                 let topic = topic_name(topic)?;
                 if !get {
@@ -132,6 +160,14 @@ pub(super) fn partition_number(segment: &str) -> Result<i32, ApiError> {
         Ok(partition) if partition >= 0 => Ok(partition),
         _ => Err(ApiError::bad_request(format!("a partition is a number from 0 to {}", i32::MAX))),
     }
+}
+
+/// Decodes a group's name.
+fn group_name(segment: &str) -> Result<String, ApiError> {
+    let name = percent_decode(segment, false)
+        .ok_or_else(|| ApiError::bad_request("the group's name is not percent-encoded UTF-8"))?;
+    check_group_name(&name)?;
+    Ok(name.into_owned())
 }
 
 /// Decodes a topic's name and holds it against Kafka's rules.
@@ -193,6 +229,10 @@ mod tests {
             ("POST", "/v1/topics/a%2Eb%5fc-1/records", Operation::Produce(t())),
             ("DELETE", "/v1/topics/a.b_c-1/records", Operation::Tombstone(t())),
             ("GET", "/v1/topics/a.b_c-1/partitions/7/records", Operation::ReadPartition(t(), 7)),
+            ("GET", "/v1/topics/a.b_c-1/records", Operation::ReadGroup(t())),
+            ("GET", "/v1/groups/a%20b%2Fc/offsets", Operation::GroupOffsets("a b/c".into())),
+            ("POST", "/v1/groups/g/offsets", Operation::CommitOffsets("g".into())),
+            ("HEAD", "/v1/groups/g/lag", Operation::GroupLag("g".into())),
         ] {
             assert!(Operation::NAMES.contains(&operation.name()));
             assert_eq!(find(method, path), Ok(operation), "{method} {path}");
@@ -226,7 +266,9 @@ mod tests {
             ("POST", "/healthz", "GET, HEAD"),
             ("POST", "/v1/topics", "GET, HEAD"),
             ("POST", "/v1/topics/t", "GET, HEAD, PUT, DELETE"),
-            ("GET", "/v1/topics/t/records", "POST, DELETE"),
+            ("PUT", "/v1/topics/t/records", "GET, HEAD, POST, DELETE"),
+            ("PUT", "/v1/groups/g/offsets", "GET, HEAD, POST"),
+            ("POST", "/v1/groups/g/lag", "GET, HEAD"),
             ("POST", "/v1/topics/t/partitions/0/records", "GET, HEAD"),
         ] {
             let method = Method::from_bytes(method.as_bytes()).expect("a method");

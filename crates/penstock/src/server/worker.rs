@@ -23,6 +23,7 @@ use super::tls::TlsState;
 use crate::config::Config;
 use crate::http::access::Access;
 use crate::http::caller::Caller;
+use crate::http::groups::Groups;
 use crate::http::routes::Operation;
 use crate::http::{Context, Session};
 use crate::http1::{self, Limits};
@@ -54,6 +55,7 @@ pub(crate) struct Parts {
     pub(crate) access: Arc<Access>,
     pub(crate) cluster: Cluster,
     pub(crate) budget: MemoryBudget,
+    pub(crate) groups: Groups,
     pub(crate) metrics: Metrics,
     pub(crate) tls: Option<Arc<TlsState>>,
     pub(crate) draining: Arc<AtomicBool>,
@@ -103,18 +105,20 @@ pub(crate) struct WorkerDied;
 
 /// The worker's life: serve, drain, end.
 async fn run(parts: Parts, mut incoming: mpsc::UnboundedReceiver<Accepted>) {
-    let Parts { config, access, cluster, budget, metrics, tls, draining, mut phase } = parts;
+    let Parts { config, access, cluster, budget, groups, metrics, tls, draining, mut phase } = parts;
     let observer = Arc::new(metrics.clone());
     let pipeline = Pipeline::new(config.producer.pipeline.clone(), cluster.clone(), budget.clone(), observer);
     let context = Rc::new(Context {
         access,
         routes: Operation::NAMES.map(|name| metrics.route(name)),
         stop_reading: CancellationToken::new(),
+        drain: CancellationToken::new(),
         tasks: TaskTracker::new(),
         config,
         cluster,
         pipeline,
         budget,
+        groups,
         metrics,
         draining,
     });
@@ -122,7 +126,7 @@ async fn run(parts: Parts, mut incoming: mpsc::UnboundedReceiver<Accepted>) {
         context: context.clone(),
         tls,
         handshakes: Semaphore::new(HANDSHAKES),
-        drain: CancellationToken::new(),
+        drain: context.drain.clone(),
     });
     let connections = TaskTracker::new();
     let serve = |accepted: Accepted| {

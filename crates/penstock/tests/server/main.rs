@@ -3,6 +3,7 @@
 mod confluent_v2;
 mod consume;
 mod drain;
+mod groups;
 mod harness;
 mod produce;
 mod progress;

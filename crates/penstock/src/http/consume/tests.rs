@@ -38,19 +38,6 @@ fn values(read: &Read) -> Vec<&str> {
         .collect()
 }
 
-fn line(key: Option<&[u8]>, value: Option<&[u8]>, format: ValueFormat) -> String {
-    let record = ReadRecord {
-        offset: 7,
-        timestamp: 9,
-        key: key.map(Bytes::copy_from_slice),
-        value: value.map(Bytes::copy_from_slice),
-        headers: HeaderBlock::none().clone(),
-    };
-    let mut out = Vec::new();
-    write_line(&mut out, 0, &record, format);
-    String::from_utf8(out).expect("JSON is UTF-8")
-}
-
 #[test]
 fn a_read_may_begin_anywhere() {
     assert_eq!(params().from, From::Earliest);
@@ -112,51 +99,4 @@ fn a_broken_batch_does_not_hide_what_lies_before_it() {
         collect(&fetched([batch(0, &["a"]), broken.clone()].concat()), 0, &params()).expect("intact records first");
     assert_eq!((values(&read), read.next_offset), (vec!["a"], 1));
     assert_eq!(collect(&fetched(broken), 1, &params()).expect_err("nothing else").code, 500);
-}
-
-#[test]
-fn a_json_document_is_spliced_byte_for_byte() {
-    assert_eq!(
-        line(Some(b"k"), Some(b"{\"b\": 1.50,\"a\":[ ]}"), ValueFormat::Json),
-        "{\"partition\":0,\"offset\":7,\"timestamp\":9,\"key\":\"k\",\"value\":{\"b\": 1.50,\"a\":[ ]},\"headers\":[]}\n"
-    );
-    let pretty = line(None, Some(b"{\r\n  \"a\": 1\n}"), ValueFormat::Json);
-    assert_eq!(pretty.matches('\n').count(), 1, "one line");
-    let pretty: serde_json::Value = serde_json::from_str(&pretty).expect("JSON");
-    assert_eq!(pretty["value"]["a"], 1);
-}
-
-#[test]
-fn what_is_not_what_was_asked_for_comes_as_base64_and_says_so() {
-    for (format, value) in [
-        (ValueFormat::Json, &b"plain"[..]),
-        (ValueFormat::Text, b"\xff"),
-        (ValueFormat::Base64, b"plain"),
-        (ValueFormat::Json, b"\"\xff\""),
-        (ValueFormat::Json, b""),
-    ] {
-        let line: serde_json::Value = serde_json::from_str(&line(Some(b"\xff"), Some(value), format)).expect("JSON");
-        assert_eq!(line["value"], BASE64_STANDARD.encode(value));
-        assert_eq!(line["value_encoding"], "base64");
-        assert_eq!(line["key_encoding"], "base64");
-    }
-    let text: serde_json::Value =
-        serde_json::from_str(&line(Some(b"1"), Some(b"a\"\n"), ValueFormat::Text)).expect("JSON");
-    assert_eq!((text["key"].as_str(), text["value"].as_str()), (Some("1"), Some("a\"\n")));
-    assert!(line(None, None, ValueFormat::Json).contains("\"key\":null,\"value\":null"));
-}
-
-#[test]
-fn headers_keep_order_and_duplicates() {
-    let record = ReadRecord {
-        offset: 0,
-        timestamp: 0,
-        key: None,
-        value: None,
-        headers: HeaderBlock::new([("a", Some(&b"1"[..])), ("a", None), ("b", Some(&[0xff]))]),
-    };
-    let mut out = Vec::new();
-    write_line(&mut out, 0, &record, ValueFormat::Json);
-    let text = String::from_utf8(out).expect("UTF-8");
-    assert!(text.ends_with("\"headers\":[[\"a\",\"1\"],[\"a\",null],[\"b\",\"/w==\",\"base64\"]]}\n"), "{text}");
 }
