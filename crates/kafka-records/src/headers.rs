@@ -49,6 +49,24 @@ impl HeaderBlock {
         Self { encoded: encoded.into() }
     }
 
+    /// These headers and one more behind them.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn and(&self, key: &str, value: Option<&[u8]>) -> Self {
+        let one = Self::new([(key, value)]);
+        if self.is_empty() {
+            return one;
+        }
+        let (_, begin) = checked_varint(&self.encoded, 0);
+        let mut encoded = Vec::with_capacity(self.encoded.len() + one.encoded.len() + 1);
+        varint::push(&mut encoded, wire_len(self.len() + 1));
+        encoded.extend_from_slice(&self.encoded[begin..]);
+        // A count of one is one byte.
+        encoded.extend_from_slice(&one.encoded[1..]);
+        Self { encoded: encoded.into() }
+    }
+
     /// Headers as a record has them, which the caller has walked through.
     pub(crate) fn from_checked(encoded: Bytes) -> Self {
         Self { encoded }
@@ -127,4 +145,21 @@ fn checked_varint(encoded: &[u8], at: usize) -> (i64, usize) {
 fn wire_len(len: usize) -> u64 {
     assert!(i32::try_from(len).is_ok(), "Kafka counts headers and their bytes in 32 bits, {len} is too many");
     varint::zigzag_len(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_more_header_goes_behind_the_others() {
+        let mut headers = HeaderBlock::default();
+        // Past the count that one byte holds.
+        for count in 1..=70 {
+            headers = headers.and("k", Some(b"value"));
+            assert_eq!(headers, HeaderBlock::new(std::iter::repeat_n(("k", Some(&b"value"[..])), count)));
+        }
+        let last = headers.and("null", None);
+        assert_eq!(last.iter().last(), Some((&b"null"[..], None)));
+    }
 }

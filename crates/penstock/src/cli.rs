@@ -190,7 +190,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(args) => match load(&args) {
             Ok(config) => {
-                log::init(&config.log);
+                let _log = log::init(&config.log);
                 server::run(config).map_or_else(|error| fail(FAILED, &error), |()| ExitCode::SUCCESS)
             }
             Err(code) => code,

@@ -345,6 +345,23 @@ impl Lines {
     }
 }
 
+/// A whole body of at most `limit` bytes.
+///
+/// # Errors
+///
+/// It ended before it was complete, or is longer.
+pub async fn whole(mut body: Incoming, limit: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(explain)?;
+        bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        if bytes.len() > limit {
+            return Err(io::Error::other(format!("the answer has more than {limit} bytes")));
+        }
+    }
+    Ok(bytes)
+}
+
 /// `text` for a URL's query or path: everything but letters, digits and `-._~/` is escaped.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());

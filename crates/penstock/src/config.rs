@@ -28,6 +28,8 @@ use std::{
 };
 
 use ipnet::IpNet;
+
+use crate::client::Endpoint;
 use source::{Origin, Source};
 
 /// Everything `penstock serve` needs, resolved and checked.
@@ -49,6 +51,8 @@ pub struct Config {
     pub management: Management,
     /// What is logged, and how.
     pub log: Log,
+    /// Where spans of requests go. `None`: there are none.
+    pub telemetry: Option<Telemetry>,
     /// How a stop goes.
     pub drain: Drain,
     /// Threads.
@@ -206,6 +210,8 @@ pub struct Producer {
     pub memory_bytes: usize,
     /// What a line must be, unless the request says otherwise.
     pub validate: Validate,
+    /// The record header that carries the trace of a request that is part of one.
+    pub trace_header: Option<Box<str>>,
 }
 
 /// Whether lines are looked at before they are written.
@@ -365,6 +371,8 @@ pub struct Log {
     pub format: LogFormat,
     /// What is written: a level, or `target=level` pairs after it.
     pub level: Arc<str>,
+    /// A line a request, whatever the level is.
+    pub requests: bool,
 }
 
 /// How an event is written.
@@ -375,6 +383,17 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+/// Spans of requests: `[telemetry]`.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// The collector, which speaks OTLP over HTTP.
+    pub collector: Endpoint,
+    /// `service.name` of the spans' resource.
+    pub service_name: Box<str>,
+    /// Of the traces that begin here, how many are recorded: 0 to 1.
+    pub sample_ratio: f64,
 }
 
 /// How a stop goes: `[drain]`.

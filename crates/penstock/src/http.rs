@@ -18,6 +18,7 @@ mod params;
 mod produce;
 mod progress;
 pub(crate) mod rate;
+mod record;
 mod record_lines;
 pub(crate) mod respond;
 pub(crate) mod routes;
@@ -30,22 +31,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hyper::Request;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, StatusCode};
 use kafka_client::Cluster;
-use produce_pipeline::{MemoryBudget, Pipeline, Topic};
-use tokio::time::Instant;
+use produce_pipeline::{Delivery, MemoryBudget, Pipeline, Topic};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::http1::{BadHead, Body, ResponseBody, Service};
 use crate::metrics::{Metrics, RouteMetrics};
+use crate::telemetry::{Telemetry, scope};
 use access::{Access, Grant};
 use body::{BodyReader, Patience};
 use caller::Caller;
 use error::ApiError;
 use groups::Groups;
+use record::RequestRecord;
 use respond::{JSON, Response};
 use routes::Operation;
 
@@ -57,6 +59,7 @@ pub(crate) struct Context {
     pub(crate) pipeline: Pipeline,
     pub(crate) budget: MemoryBudget,
     pub(crate) metrics: Metrics,
+    pub(crate) telemetry: Arc<Telemetry>,
     /// By [`Operation::NAMES`].
     pub(crate) routes: [RouteMetrics; Operation::NAMES.len()],
     /// Members of groups, of all workers.
@@ -78,6 +81,7 @@ impl Context {
 
     /// A topic, from the cached metadata or within `patience`.
     async fn topic(&self, name: &str, patience: Duration) -> Result<Topic, ApiError> {
+        scope::current(|scope| scope.is_about(name));
         if let Some(topic) = self.pipeline.known_topic(name) {
             return Ok(topic);
         }
@@ -93,42 +97,22 @@ impl Context {
         BodyReader::new(body, patience, grant.bytes, &self.stop_reading)
     }
 
-    /// Has a request counted and logged when its answer is over.
-    fn recorded(
-        &self,
-        operation: &'static str,
-        started: Instant,
-        log: Option<(Method, String, Rc<Caller>)>,
-        response: Response,
-    ) -> Response {
+    /// Follows records of the request under way to their end.
+    fn delivery(&self, timeout: Option<Duration>, first_line: u64) -> Delivery {
+        let delivery = self.pipeline.delivery(timeout, first_line);
+        scope::current(|scope| scope.waits_for(&delivery));
+        delivery
+    }
+
+    /// What a request of this operation is counted in.
+    fn route(&self, operation: &'static str) -> RouteMetrics {
         let route = Operation::NAMES.iter().position(|known| *known == operation).unwrap_or(Operation::NAMES.len() - 1);
-        let record = RequestRecord { route: self.routes[route].clone(), status: response.status(), started, log };
-        response.map(|body| body.guarded(record))
+        self.routes[route].clone()
     }
 
-    /// Runs a task of this worker until it ends of itself.
+    /// Runs a task of this worker until it ends of itself, on behalf of the request under way.
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.tasks.spawn_local(task);
-    }
-}
-
-/// Counts and logs a request when the last of its answer has been handed to the socket, or the client is gone.
-struct RequestRecord {
-    route: RouteMetrics,
-    status: StatusCode,
-    started: Instant,
-    /// Only when somebody reads the log at this level.
-    log: Option<(Method, String, Rc<Caller>)>,
-}
-
-impl Drop for RequestRecord {
-    fn drop(&mut self) {
-        let took = self.started.elapsed();
-        self.route.answered(self.status.as_u16(), took);
-        if let Some((method, path, caller)) = &self.log {
-            let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            tracing::debug!(%method, path, status = self.status.as_u16(), took_us, %caller, "request");
-        }
+        self.tasks.spawn_local(scope::within(scope::current(Rc::clone), task));
     }
 }
 
@@ -140,25 +124,28 @@ pub(crate) struct Session {
 
 impl Service for Session {
     async fn call(&self, request: Request<Body>) -> Response {
-        let started = Instant::now();
-        let log = tracing::enabled!(tracing::Level::DEBUG)
-            .then(|| (request.method().clone(), request.uri().path().to_owned(), self.caller.clone()));
         let found = Operation::find(request.method(), request.uri().path());
-        let name = found.as_ref().map_or("none", Operation::name);
-        let response = match found {
-            Ok(operation) if self.caller.is_balancer && !matches!(operation, Operation::Health) => {
-                respond::error(&ApiError::denied("a health check may ask for /healthz alone"))
+        let operation = found.as_ref().map_or("none", Operation::name);
+        let mut record = RequestRecord::begin(self.context.route(operation));
+        let scope = self.context.telemetry.scope(request.headers());
+        if let Some(scope) = &scope {
+            record = record.with_details(&self.context.telemetry, operation, &request, &self.caller, scope);
+        }
+        let answer = async {
+            match found {
+                Ok(operation) if self.caller.is_balancer && !matches!(operation, Operation::Health) => {
+                    respond::error(&ApiError::denied("a health check may ask for /healthz alone"))
+                }
+                Ok(operation) => run(&self.context, &self.caller, operation, request).await,
+                Err(error) => respond::error(&error),
             }
-            Ok(operation) => run(&self.context, &self.caller, operation, request).await,
-            Err(error) => respond::error(&error),
         };
-        self.context.recorded(name, started, log, response)
+        record.answered(scope::within(scope, answer).await)
     }
 
     fn refuse(&self, head: BadHead) -> Response {
-        let started = Instant::now();
         let error = ApiError { close: true, ..ApiError::new(head.status.as_u16().into(), head.message) };
-        self.context.recorded("none", started, None, respond::error(&error))
+        RequestRecord::begin(self.context.route("none")).answered(respond::error(&error))
     }
 }
 
@@ -182,7 +169,7 @@ async fn run(context: &Rc<Context>, caller: &Caller, operation: Operation, reque
         Operation::ConfluentV2(operation) => return confluent::v2::run(context, caller, operation, request).await,
         Operation::Health => Ok(plain("ok\n")),
         Operation::OpenApi => {
-            let mut response = Response::new(ResponseBody::whole(&include_bytes!("http/openapi.json")[..]));
+            let mut response = Response::new(ResponseBody::whole(routes::OPENAPI));
             response.headers_mut().insert(CONTENT_TYPE, JSON);
             Ok(response)
         }
@@ -200,10 +187,11 @@ pub(crate) fn plain(text: impl Into<bytes::Bytes>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::Method;
 
     #[test]
     fn the_description_has_every_operation_and_no_other() {
-        let document: serde_json::Value = serde_json::from_str(include_str!("http/openapi.json")).expect("JSON");
+        let document: serde_json::Value = serde_json::from_str(routes::OPENAPI).expect("JSON");
         let mut described = Vec::new();
         for (path, methods) in document["paths"].as_object().expect("paths") {
             let path = path.replace("{topic}", "t").replace("{partition}", "0").replace("{group}", "g");
@@ -222,7 +210,7 @@ mod tests {
 
     #[test]
     fn every_reference_of_the_description_leads_somewhere() {
-        let text = include_str!("http/openapi.json");
+        let text = routes::OPENAPI;
         let document: serde_json::Value = serde_json::from_str(text).expect("JSON");
         let references: Vec<&str> =
             text.split("\"$ref\": \"#").skip(1).filter_map(|rest| rest.split('"').next()).collect();

@@ -37,7 +37,7 @@ pub(crate) use alarm::Alarm;
 pub(crate) use connection::serve;
 pub(crate) use head::BadHead;
 pub(crate) use response::{PieceStream, ResponseBody, close_after};
-pub(crate) use wire::Body;
+pub(crate) use wire::{Body, Meter};
 
 /// What answers the requests of a connection.
 pub(crate) trait Service {

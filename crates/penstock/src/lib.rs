@@ -12,4 +12,5 @@ pub mod log;
 pub mod metrics;
 pub mod server;
 pub mod tail;
+mod telemetry;
 pub mod upload;

@@ -27,6 +27,7 @@ use std::{
 use kafka_client::{Cluster, ErrorCode};
 use produce_pipeline::{MemoryBudget, Observer, Outcome};
 
+use crate::telemetry::spans::SpanCounts;
 use histogram::{Histogram, Scale};
 
 /// Brokers that get a series of their own; what comes after shares the series of broker -1.
@@ -66,6 +67,7 @@ struct Inner {
     /// Set once the bridge has them.
     budget: OnceLock<MemoryBudget>,
     cluster: OnceLock<Cluster>,
+    spans: OnceLock<Arc<SpanCounts>>,
 }
 
 /// Why a connection to a listener that wants a PROXY header was closed.
@@ -123,6 +125,7 @@ impl Metrics {
             broker_errors: std::array::from_fn(|_| AtomicU64::new(0)),
             budget: OnceLock::new(),
             cluster: OnceLock::new(),
+            spans: OnceLock::new(),
         }))
     }
 
@@ -134,6 +137,11 @@ impl Metrics {
     /// The cluster whose connections are told at each scrape. The first call counts.
     pub fn set_cluster(&self, cluster: Cluster) {
         let _ = self.0.cluster.set(cluster);
+    }
+
+    /// The counts of exported spans, told at each scrape. The first call counts.
+    pub(crate) fn set_spans(&self, spans: Arc<SpanCounts>) {
+        let _ = self.0.spans.set(spans);
     }
 
     /// The handle of a route, made at the first call for its name. Takes a lock: ask once a worker, not once a request.

@@ -47,11 +47,16 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Tls};
 use crate::http::access::Access;
 use crate::http::groups::Groups;
+use crate::http::routes;
 use crate::metrics::Metrics;
+use crate::telemetry::{Telemetry, spans::Spans};
 use listener::{Acceptor, Room, WorkerPort};
 use management::Management;
 use tls::TlsState;
 use worker::{Parts, Phase, Worker};
+
+/// For the spans of the last requests, when everything else has ended.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// Why the bridge does not run.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +158,15 @@ impl Server {
         metrics.set_budget(budget.clone());
         metrics.set_cluster(cluster.clone());
 
+        let (spans, exporting) = match &config.telemetry {
+            None => (None, None),
+            Some(settings) => {
+                let (spans, task) = Spans::new(settings, routes::templates()).map_err(io::Error::other)?;
+                metrics.set_spans(spans.counts());
+                (Some(spans), Some(tokio::spawn(task.run())))
+            }
+        };
+        let telemetry = Arc::new(Telemetry::new(&config, spans));
         let access = Arc::new(Access::new(config.access.clone()));
         let (phase, phases) = watch::channel(Phase::Serving);
         let draining = Arc::new(AtomicBool::new(false));
@@ -168,6 +182,7 @@ impl Server {
                 budget: budget.clone(),
                 groups: groups.clone(),
                 metrics: metrics.clone(),
+                telemetry: telemetry.clone(),
                 tls: tls.clone(),
                 draining: draining.clone(),
                 phase: phases.clone(),
@@ -191,7 +206,10 @@ impl Server {
             workers,
             management: Arc::new(Management { cluster, metrics, stopping: AtomicBool::new(false) }),
             config,
+            exporting,
         };
+        // The workers have it: what exports spans ends after them.
+        drop(telemetry);
         let supervisor = tokio::spawn(supervisor.run(acceptor, management_listener, tls));
         Ok(Self { data, management, scheme, stop: StopHandle(stop), supervisor })
     }
@@ -249,6 +267,8 @@ struct Supervisor {
     stops: watch::Receiver<u32>,
     workers: Vec<Worker>,
     management: Arc<Management>,
+    /// Sends spans, until the workers are gone and the last is sent.
+    exporting: Option<JoinHandle<()>>,
 }
 
 impl Supervisor {
@@ -274,6 +294,12 @@ impl Supervisor {
         }
         if let Some(reloading) = reloading {
             reloading.abort();
+        }
+        if let Some(mut exporting) = self.exporting {
+            // The process does not stay for a collector that is away.
+            if tokio::time::timeout(LAST_SPANS, &mut exporting).await.is_err() {
+                exporting.abort();
+            }
         }
         stop_management.cancel();
         // A panic of it is in the log; the drain is over all the same.

@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Bytes { min: u64, max: u64 },
     /// Text like "300s", "5ms", "2m".
     Duration { min: Duration, max: Duration },
+    /// A number from 0 to 1.
+    Ratio,
     /// An IP address and a port.
     Address,
     /// A file; a relative path begins at the configuration file's folder.
@@ -114,6 +116,12 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
         "The listener of `/livez`, `/readyz` and `/metrics`. It has neither TLS nor access rules: keep it inside.",
     ),
     ("log", "Logs go to standard error, never a record's key or value."),
+    (
+        "telemetry",
+        "Spans of requests for OpenTelemetry, one a request, by OTLP over HTTP. OpenTelemetry's own environment variables \
+         `OTEL_EXPORTER_OTLP_HEADERS` and `OTEL_RESOURCE_ATTRIBUTES` add headers (a collector's credentials, for one) and \
+         attributes.",
+    ),
     ("drain", "How a stop (SIGTERM or SIGINT) goes."),
     ("runtime", "Threads."),
 ];
@@ -391,6 +399,15 @@ pub(super) const KEYS: &[Key] = &[
          Checking costs more CPU than the rest of a record's way.",
     ),
     key(
+        "producer.trace_header",
+        Kind::Text,
+        Default::Unset("records carry no trace"),
+        "The record header, usually `traceparent`, that carries the trace of the request (W3C Trace Context) that wrote the \
+         record: its `traceparent`, or the bridge's own span where that is exported; `tracestate` goes along. A request \
+         without one writes none, and a header of this name that the client gave (`Kafka-Header`) stays as it is. It \
+         adds about 70 bytes to a record.",
+    ),
+    key(
         "limits.body_bytes",
         Kind::Bytes { min: 0, max: u64::MAX },
         Default::Value("0"),
@@ -430,8 +447,38 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Text,
         Default::Value("info"),
         "`error`, `warn`, `info`, `debug` or `trace`, and after it `target=level` pairs, comma separated: \
-         `info,kafka_client=debug`. `debug` writes a line a request, which costs about as much as a small request \
-         itself.",
+         `info,kafka_client=debug`. A line for which standard error has no room in time is dropped and counted \
+         (`penstock_log_lines_dropped_total`).",
+    ),
+    key(
+        "log.requests",
+        Kind::Boolean,
+        Default::Value("false"),
+        "A line for each request, under the target `requests`, whatever `log.level` says: method, path (without its \
+         query), operation, topic, status, bytes, time, caller, trace id, and what became of its records. It costs about \
+         as much as a small request itself; nothing when it is off.",
+    ),
+    key(
+        "telemetry.otlp_endpoint",
+        Kind::Text,
+        Default::Unset("no spans"),
+        "The collector, `http://localhost:4318` or `https://…`; `/v1/traces` is appended. A collector that is slow or away \
+         costs spans, never requests: `penstock_spans_total` counts them.",
+    ),
+    key(
+        "telemetry.ca",
+        Kind::Text,
+        Default::Value("system"),
+        "Who may sign the collector's certificate: `system` for the host's authorities, or a PEM file, whose authorities are \
+         then the only ones.",
+    ),
+    key("telemetry.service_name", Kind::Text, Default::Value("penstock"), "`service.name` of the spans."),
+    key(
+        "telemetry.sample_ratio",
+        Kind::Ratio,
+        Default::Value("1"),
+        "How many of the requests that bring no `traceparent` begin a trace that is recorded, `0` to `1`. Those that bring \
+         one are recorded if its sender records them. A recorded request costs some microseconds more.",
     ),
     key(
         "drain.notice",

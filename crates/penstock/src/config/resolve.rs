@@ -15,12 +15,13 @@ use kafka_records::Compression;
 
 use super::{
     AccessRule, Allow, Config, ConfigError, Dialect, Drain, Identity, Limits, Listen, Log, LogFormat, Management,
-    Mistake, NamePattern, Producer, Runtime, Tls, TlsFiles, Validate, files,
+    Mistake, NamePattern, Producer, Runtime, Telemetry, Tls, TlsFiles, Validate, files,
     keys::{ACCESS_KEYS, Default, KEYS, Key, Kind, Served},
     memory,
     source::{Origin, Source, Values, Written},
     values::{Raw, Value, parse_network},
 };
+use crate::client::{Endpoint, Trust};
 
 /// Unacknowledged bytes that one upload may hold: enough to keep every partition's batch in flight and the next one
 /// filling, and a fraction of the smallest budget.
@@ -42,6 +43,7 @@ pub(super) fn resolve(source: Source, folder: &Path) -> Result<Config, ConfigErr
         access: Vec::new(),
         management: Management { address: settings.address("management.address") },
         log: log(&mut settings),
+        telemetry: telemetry(&mut settings),
         drain: drain(&mut settings),
         runtime: runtime(&settings),
     };
@@ -185,6 +187,7 @@ fn producer(settings: &mut Settings<'_>) -> Producer {
         },
         memory_bytes,
         validate: if settings.word("producer.validate") == "json" { Validate::Json } else { Validate::None },
+        trace_header: settings.text("producer.trace_header").map(Into::into),
     }
 }
 
@@ -203,7 +206,23 @@ fn log(settings: &mut Settings<'_>) -> Log {
     if let Err(problem) = crate::log::parse_level(&level) {
         settings.mistake("log.level", problem);
     }
-    Log { format, level: level.into() }
+    Log { format, level: level.into(), requests: settings.boolean("log.requests") }
+}
+
+fn telemetry(settings: &mut Settings<'_>) -> Option<Telemetry> {
+    let Some(url) = settings.text("telemetry.otlp_endpoint") else {
+        settings.unused(
+            &["telemetry.ca", "telemetry.service_name", "telemetry.sample_ratio"],
+            "needs telemetry.otlp_endpoint",
+        );
+        return None;
+    };
+    let collector = settings.endpoint("telemetry.otlp_endpoint", &url, "telemetry.ca")?;
+    Some(Telemetry {
+        collector,
+        service_name: settings.text("telemetry.service_name").unwrap_or_default().into(),
+        sample_ratio: settings.ratio("telemetry.sample_ratio"),
+    })
 }
 
 fn drain(settings: &mut Settings<'_>) -> Drain {
@@ -400,6 +419,24 @@ impl<'a> Settings<'a> {
     fn address(&self, path: &str) -> std::net::SocketAddr {
         let Some(Value::Address(address)) = self.get(path) else { unreachable!("{path} is an address by default") };
         *address
+    }
+
+    fn ratio(&self, path: &str) -> f64 {
+        let Some(Value::Ratio(ratio)) = self.get(path) else { unreachable!("{path} is a ratio by default") };
+        *ratio
+    }
+
+    /// An HTTP server whose URL is the value of `path`, and whose certificate those sign that `ca` names.
+    fn endpoint(&mut self, path: &'static str, url: &str, ca: &'static str) -> Option<Endpoint> {
+        let authorities = self.text(ca).filter(|ca| ca != "system").map(|ca| self.folder.join(ca));
+        if let Err(error) = files::authorities(authorities.as_deref()) {
+            return self.missing(ca, &error.to_string());
+        }
+        let trust = authorities.as_deref().map_or(Trust::System, Trust::File);
+        match Endpoint::new(url, trust) {
+            Ok(endpoint) => Some(endpoint),
+            Err(problem) => self.missing(path, &problem),
+        }
     }
 
     fn file(&self, path: &str) -> Option<PathBuf> {

@@ -51,6 +51,7 @@ pub(super) enum Value {
     Boolean(bool),
     Number(u64),
     Duration(Duration),
+    Ratio(f64),
     Address(SocketAddr),
     File(PathBuf),
     List(Vec<String>),
@@ -89,6 +90,13 @@ impl Kind {
                 .and_then(parse_duration)
                 .filter(|duration| (min..=max).contains(duration))
                 .map(Value::Duration),
+            Self::Ratio => match raw {
+                Raw::Integer(number) => Some(*number as f64),
+                Raw::Untyped(text) | Raw::Other(text) => text.parse().ok(),
+                _ => None,
+            }
+            .filter(|ratio| (0.0..=1.0).contains(ratio))
+            .map(Value::Ratio),
             Self::Address => text(raw).and_then(|text| text.parse().ok()).map(Value::Address),
             Self::Networks => list_of(raw, |text| parse_network(text).is_some()).map(Value::List),
             Self::Servers => list_of(raw, is_host_port).map(Value::List),
@@ -133,6 +141,7 @@ impl fmt::Display for Kind {
             Self::Duration { min, max } => {
                 write!(f, "a duration like \"300s\", \"5ms\" or \"2m\" {}", Range(*min, *max, |time| show_duration(*time)))
             }
+            Self::Ratio => f.write_str("a number from 0 to 1"),
             Self::Address => f.write_str("an IP address and a port, like \"0.0.0.0:8443\" or \"[::1]:8443\""),
             Self::Networks => f.write_str("a list of at least one IP network, like \"10.0.0.0/16\" or \"fd00::/8\""),
             Self::Servers => f.write_str("a list of at least one \"host:port\""),

@@ -55,7 +55,7 @@ pub(crate) async fn produce(context: &Rc<Context>, caller: &Caller, name: &str, 
     };
     let awaits_continue = body.awaits_continue();
     let reader = context.body_reader(body, grant);
-    let delivery = context.pipeline.delivery(params.timeout, params.first_line);
+    let delivery = context.delivery(params.timeout, params.first_line);
     if !params.ndjson {
         return single_record(context, &params, encoding, topic, delivery, reader).await;
     }
@@ -82,7 +82,7 @@ pub(crate) async fn tombstone(context: &Rc<Context>, caller: &Caller, name: &str
             return Err(ApiError::bad_request("a tombstone has no body"));
         }
         let target = target(params.partition, Some(key));
-        let delivery = context.pipeline.delivery(params.timeout, 1);
+        let delivery = context.delivery(params.timeout, 1);
         delivery.room().await.map_err(|cause| ApiError::of_cause(Outcome::NotWritten, &cause))?;
         let timestamp = params.timestamp.unwrap_or_else(now_ms);
         topic.appender(&delivery, timestamp, &params.headers).append(target, None);
@@ -104,7 +104,8 @@ async fn admit(context: &Rc<Context>, caller: &Caller, name: &str, head: &Parts)
     let grant = context.access.check(caller, name, &[Verb::Produce])?;
     let config = &context.config;
     let delivery_timeout = config.producer.pipeline.delivery_timeout;
-    let params = ProduceParams::parse(head.uri.query(), &head.headers, config.producer.validate, delivery_timeout)?;
+    let mut params = ProduceParams::parse(head.uri.query(), &head.headers, config.producer.validate, delivery_timeout)?;
+    params.headers = context.telemetry.with_trace(params.headers);
     let encoding = ContentEncoding::of(&head.headers)?;
     let topic = context.topic(name, TOPIC_LOOKUP).await?;
     if let Some(partition) = params.partition

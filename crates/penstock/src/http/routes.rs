@@ -4,6 +4,7 @@
 //! path was cut at its slashes: an encoded slash never makes a segment of its own.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use hyper::Method;
 
@@ -149,6 +150,27 @@ impl Operation {
             segments => v2::Operation::find(method, segments).map(Self::ConfluentV2),
         }
     }
+}
+
+/// The description of everything that is served.
+pub(crate) const OPENAPI: &str = include_str!("openapi.json");
+
+/// The path of each operation as the description has it, with its parameters' names.
+pub(crate) fn templates() -> BTreeMap<&'static str, String> {
+    let description: serde_json::Value = serde_json::from_str(OPENAPI).expect("a test reads it");
+    let mut templates = BTreeMap::new();
+    for (path, methods) in description["paths"].as_object().into_iter().flatten() {
+        // A number is a value of any parameter.
+        let example: Vec<&str> = path.split('/').map(|part| if part.starts_with('{') { "0" } else { part }).collect();
+        let example = example.join("/");
+        for method in methods.as_object().into_iter().flat_map(|methods| methods.keys()) {
+            let method = Method::from_bytes(method.to_uppercase().as_bytes());
+            if let Some(operation) = method.ok().and_then(|method| Operation::find(&method, &example).ok()) {
+                templates.entry(operation.name()).or_insert_with(|| path.clone());
+            }
+        }
+    }
+    templates
 }
 
 pub(super) fn no_route() -> ApiError {

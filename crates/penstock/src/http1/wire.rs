@@ -85,8 +85,10 @@ pub(super) struct Wire {
     proceed: &'static [u8],
     /// Who waits for the body, to be told when the connection is given up.
     reader: Option<Waker>,
-    /// Bytes moved in both directions.
-    moved: u64,
+    /// Bytes read from the stream.
+    received: u64,
+    /// Bytes written to the stream.
+    sent: u64,
 }
 
 impl Wire {
@@ -98,7 +100,8 @@ impl Wire {
             rest: Rest::Length(0),
             proceed: &[],
             reader: None,
-            moved: 0,
+            received: 0,
+            sent: 0,
         }
     }
 
@@ -121,7 +124,7 @@ impl Wire {
                 Poll::Ready(_) | Poll::Pending => break,
             }
         }
-        self.moved = self.moved.wrapping_add(read as u64);
+        self.received = self.received.wrapping_add(read as u64);
         if read == room {
             self.read_size = (self.read_size * 2).min(READ_BUFFER);
         }
@@ -146,7 +149,7 @@ impl Wire {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
         let written = ready!(Pin::new(stream).poll_write_vectored(cx, slices))?;
-        self.moved = self.moved.wrapping_add(written as u64);
+        self.sent = self.sent.wrapping_add(written as u64);
         if written == 0 { Poll::Ready(Err(io::ErrorKind::WriteZero.into())) } else { Poll::Ready(Ok(written)) }
     }
 
@@ -158,8 +161,14 @@ impl Wire {
         self.stream.as_mut().map_or(Poll::Ready(Ok(())), |stream| Pin::new(stream).poll_shutdown(cx))
     }
 
+    /// Bytes moved in both directions.
     pub(super) const fn moved(&self) -> u64 {
-        self.moved
+        self.received.wrapping_add(self.sent)
+    }
+
+    /// Bytes that were read and used.
+    fn consumed(&self) -> u64 {
+        self.received.wrapping_sub(self.input.len() as u64)
     }
 
     /// Throws away what comes. `Ok(0)`: the client has closed.
@@ -310,6 +319,28 @@ impl Body {
     /// The client waits for `100 Continue`.
     pub(crate) fn awaits_continue(&self) -> bool {
         self.wire.borrow().awaits_continue()
+    }
+
+    /// Measures what the connection moves from here on. To be asked before anything of the body is read.
+    pub(crate) fn meter(&self) -> Meter {
+        let wire = self.wire.borrow();
+        let (consumed, sent) = (wire.consumed(), wire.sent);
+        Meter { wire: self.wire.clone(), consumed, sent }
+    }
+}
+
+/// What a connection moves for one request. Costs nothing while it does: the connection counts anyway.
+pub(crate) struct Meter {
+    wire: Rc<RefCell<Wire>>,
+    consumed: u64,
+    sent: u64,
+}
+
+impl Meter {
+    /// Bytes of the body that were read, its chunks' framing included; then bytes of the answer, its head included.
+    pub(crate) fn read(&self) -> (u64, u64) {
+        let wire = self.wire.borrow();
+        (wire.consumed().wrapping_sub(self.consumed), wire.sent.wrapping_sub(self.sent))
     }
 }
 

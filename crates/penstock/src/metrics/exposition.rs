@@ -47,6 +47,19 @@ impl Inner {
         out.gauge("process_start_time_seconds", "When the process started, since the epoch.")?.value(&started)?;
         let draining = u64::from(self.draining.load(Relaxed));
         out.gauge("penstock_draining", "1 from the signal to stop until the end.")?.value(&draining)?;
+        out.counter("penstock_log_lines_dropped_total", "Lines of the log that standard error did not take in time.")?
+            .value(&crate::log::dropped_lines())?;
+        if let Some(spans) = self.spans.get() {
+            let mut family = out.counter(
+                "penstock_spans_total",
+                "Spans of requests by outcome: exported, dropped for want of room in the queue, failed at the collector.",
+            )?;
+            for (outcome, count) in
+                [("exported", &spans.exported), ("dropped", &spans.dropped), ("failed", &spans.failed)]
+            {
+                family.labelled(&[("outcome", outcome)], &count.load(Relaxed))?;
+            }
+        }
         if let Some(budget) = self.budget.get() {
             out.gauge("penstock_memory_used_bytes", "What records on their way take of the memory budget.")?
                 .value(&(budget.used() as u64))?;

@@ -28,6 +28,7 @@ use crate::http::routes::Operation;
 use crate::http::{Context, Session};
 use crate::http1::{self, Limits};
 use crate::metrics::{Metrics, ProxyRefusal};
+use crate::telemetry::Telemetry;
 
 /// For the PROXY header in front of a connection: a balancer sends it in one segment with its first.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -57,6 +58,7 @@ pub(crate) struct Parts {
     pub(crate) budget: MemoryBudget,
     pub(crate) groups: Groups,
     pub(crate) metrics: Metrics,
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) tls: Option<Arc<TlsState>>,
     pub(crate) draining: Arc<AtomicBool>,
     pub(crate) phase: watch::Receiver<Phase>,
@@ -105,7 +107,7 @@ pub(crate) struct WorkerDied;
 
 /// The worker's life: serve, drain, end.
 async fn run(parts: Parts, mut incoming: mpsc::UnboundedReceiver<Accepted>) {
-    let Parts { config, access, cluster, budget, groups, metrics, tls, draining, mut phase } = parts;
+    let Parts { config, access, cluster, budget, groups, metrics, telemetry, tls, draining, mut phase } = parts;
     let observer = Arc::new(metrics.clone());
     let pipeline = Pipeline::new(config.producer.pipeline.clone(), cluster.clone(), budget.clone(), observer);
     let context = Rc::new(Context {
@@ -120,6 +122,7 @@ async fn run(parts: Parts, mut incoming: mpsc::UnboundedReceiver<Accepted>) {
         budget,
         groups,
         metrics,
+        telemetry,
         draining,
     });
     let shell = Rc::new(Shell {

@@ -9,5 +9,6 @@ mod produce;
 mod progress;
 mod proxy_protocol;
 mod refusals;
+mod telemetry;
 mod tls;
 mod topics;
