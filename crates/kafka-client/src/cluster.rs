@@ -95,6 +95,8 @@ struct Core {
     /// Whoever holds it may replace the snapshot.
     doubts: Mutex<Doubts>,
     started: Instant,
+    /// When the snapshot was replaced, in ms since the start.
+    published: AtomicU64,
 }
 
 /// The snapshot, and when its topics were last used.
@@ -124,6 +126,7 @@ impl Cluster {
             waits: Mutex::default(),
             doubts: Mutex::default(),
             started: Instant::now(),
+            published: AtomicU64::new(0),
         });
         let refresher = tokio::spawn(refresh::run(core.clone())).abort_handle();
         Self(Arc::new(Handle { core, refresher }))
@@ -221,6 +224,12 @@ impl Cluster {
         }
     }
 
+    /// How long ago a broker last told anything of the cluster's shape, or since the start, for the metric.
+    pub fn metadata_age(&self) -> Duration {
+        let core = &self.0.core;
+        Duration::from_millis(core.now_ms().saturating_sub(core.published.load(Relaxed)))
+    }
+
     /// Open connections per broker, for the metric. Those to bootstrap addresses, a moment long, are not counted.
     pub fn connection_counts(&self) -> HashMap<i32, usize> {
         let mut stats = self.broker_stats();
@@ -279,6 +288,7 @@ impl Core {
             })
             .collect();
         self.snapshot.store(Arc::new(Snapshot { metadata: Arc::new(next), last_used }));
+        self.published.store(now, Relaxed);
         self.generation.send_replace(generation);
     }
 

@@ -168,6 +168,8 @@ pub struct Listen {
     pub head_timeout: Duration,
     /// Bytes a second below which a body that is being sent is given up. `None`: a body may be as slow as it likes.
     pub min_body_rate: Option<u64>,
+    /// Web pages of other origins. `None`: nothing is said of them.
+    pub cors: Option<Cors>,
     /// Whose answers the compatible part of the interface gives.
     pub dialect: Dialect,
 }
@@ -180,6 +182,24 @@ pub enum Dialect {
     Confluent,
     /// Strimzi's bridge.
     Strimzi,
+}
+
+/// Web pages of which origins may call: `listen.cors_origins`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cors {
+    /// Of any.
+    pub any: bool,
+    /// Of these, as browsers write them.
+    pub origins: Box<[Box<str>]>,
+    /// Browsers may send along what they hold for the bridge: a client certificate, a login.
+    pub credentials: bool,
+}
+
+impl Cors {
+    /// Whether pages of `origin` may call.
+    pub fn allows(&self, origin: &[u8]) -> bool {
+        self.any || self.origins.iter().any(|known| known.as_bytes() == origin)
+    }
 }
 
 /// TLS of the data listener: `[tls]`.

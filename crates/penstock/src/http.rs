@@ -8,6 +8,7 @@ pub(crate) mod caller;
 pub(crate) mod confluent;
 mod consume;
 mod content_encoding;
+mod cors;
 pub(crate) mod error;
 mod group_memory;
 mod group_stream;
@@ -32,7 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::Request;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderValue, ORIGIN};
 use kafka_client::Cluster;
 use produce_pipeline::{Delivery, MemoryBudget, Pipeline, Topic};
 use tokio_util::sync::CancellationToken;
@@ -124,6 +125,13 @@ pub(crate) struct Session {
 
 impl Service for Session {
     async fn call(&self, request: Request<Body>) -> Response {
+        let cors = self.context.config.listen.cors.as_ref();
+        let origin = cors.and_then(|_| request.headers().get(ORIGIN).cloned());
+        if let Some(cors) = cors.filter(|_| origin.is_some())
+            && let Some(answer) = cors::preflight(cors, request.method(), request.headers())
+        {
+            return RequestRecord::begin(self.context.route("none")).answered(answer);
+        }
         let found = Operation::find(request.method(), request.uri().path());
         let operation = found.as_ref().map_or("none", Operation::name);
         let mut record = RequestRecord::begin(self.context.route(operation));
@@ -140,7 +148,11 @@ impl Service for Session {
                 Err(error) => respond::error(&error),
             }
         };
-        record.answered(scope::within(scope, answer).await)
+        let mut response = scope::within(scope, answer).await;
+        if let (Some(cors), Some(origin)) = (cors, &origin) {
+            cors::share(cors, origin, &mut response);
+        }
+        record.answered(response)
     }
 
     fn refuse(&self, head: BadHead) -> Response {

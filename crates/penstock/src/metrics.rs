@@ -13,6 +13,7 @@
 
 mod exposition;
 mod histogram;
+mod process;
 
 use std::{
     collections::BTreeMap,
@@ -57,6 +58,7 @@ struct Inner {
     records_not_written: AtomicU64,
     records_unknown: AtomicU64,
     records_refused: AtomicU64,
+    batches_retried: AtomicU64,
     batch_records: Histogram,
     batch_bytes: Histogram,
     ack_latency: Histogram,
@@ -118,6 +120,7 @@ impl Metrics {
             records_not_written: AtomicU64::new(0),
             records_unknown: AtomicU64::new(0),
             records_refused: AtomicU64::new(0),
+            batches_retried: AtomicU64::new(0),
             batch_records: Histogram::new(&histogram::RECORDS, Scale::ONE),
             batch_bytes: Histogram::new(&histogram::BYTES, Scale::ONE),
             ack_latency: Histogram::new(&histogram::MICROSECONDS, Scale::MICRO),
@@ -152,6 +155,7 @@ impl Metrics {
         }
         let route = RouteMetrics(Arc::new(RouteInner {
             name,
+            begun: AtomicU64::new(0),
             by_status: std::array::from_fn(|_| AtomicU64::new(0)),
             duration: Histogram::new(&histogram::MICROSECONDS, Scale::MICRO),
         }));
@@ -217,6 +221,10 @@ impl Observer for Metrics {
         self.0.batch_bytes.observe(bytes as u64);
     }
 
+    fn batch_retried(&self) {
+        self.0.batches_retried.fetch_add(1, Relaxed);
+    }
+
     fn batch_resolved(&self, outcome: Outcome, records: u32, since_created: Duration) {
         let counter = match outcome {
             Outcome::Written => {
@@ -257,12 +265,25 @@ pub struct RouteMetrics(Arc<RouteInner>);
 
 struct RouteInner {
     name: &'static str,
+    /// Requests whose head was read.
+    begun: AtomicU64,
     /// Index 0 is status 100.
     by_status: [AtomicU64; 500],
     duration: Histogram,
 }
 
 impl RouteMetrics {
+    /// A request's head was read; [`answered`](Self::answered) follows, whatever becomes of it.
+    pub fn begun(&self) {
+        self.0.begun.fetch_add(1, Relaxed);
+    }
+
+    fn in_flight(&self) -> u64 {
+        // What ended first: a request that ends in between must not make the difference negative.
+        let ended: u64 = self.0.by_status.iter().map(|count| count.load(Relaxed)).sum();
+        self.0.begun.load(Relaxed).saturating_sub(ended)
+    }
+
     /// A request was answered with `status`, `took` after its head was read. For a streamed answer: when it ended.
     pub fn answered(&self, status: u16, took: Duration) {
         let index = usize::from(status.clamp(100, 599) - 100);

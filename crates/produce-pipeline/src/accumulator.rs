@@ -524,6 +524,9 @@ impl Accumulator {
             head.attempts += 1;
             drained.bytes += head.bytes.len();
             self.observer.batch_sent(head.count, head.bytes.len());
+            if head.attempts > 1 {
+                self.observer.batch_retried();
+            }
             let at = drained.topic(&topic.name, topic.id);
             let index = id.index as i32;
             drained.topics[at].partitions.push(ProducePartition { index, records: head.bytes.clone() });

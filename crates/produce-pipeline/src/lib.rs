@@ -94,6 +94,8 @@ pub trait Observer: Send + Sync + 'static {
     fn batch_sent(&self, records: u32, bytes: usize) {
         let _ = (records, bytes);
     }
+    /// That was not the batch's first time.
+    fn batch_retried(&self) {}
     /// Records of one batch were settled, so long after the batch was begun.
     fn batch_resolved(&self, outcome: Outcome, records: u32, age: Duration) {
         let _ = (outcome, records, age);

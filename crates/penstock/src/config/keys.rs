@@ -42,6 +42,8 @@ pub(super) enum Kind {
     Servers,
     /// A list of IP networks, `10.0.0.0/16`, or addresses.
     Networks,
+    /// A list of web origins, or `*`.
+    Origins,
     /// A list of topic names; one that ends in `*` is a prefix.
     Topics,
     /// A list of consumer groups' names; one that ends in `*` is a prefix.
@@ -196,6 +198,21 @@ pub(super) const KEYS: &[Key] = &[
         Default::Value("0"),
         "Bytes a second below which a body being sent is given up; `0`: no such bound, which uploads from a pipe need. \
          A bound frees connections that a vanished client left behind earlier than `listen.idle_timeout`.",
+    ),
+    key(
+        "listen.cors_origins",
+        Kind::Origins,
+        Default::Unset("no page of another origin may read an answer"),
+        "Web pages of these origins (`https://app.example`, as browsers write it: no path, no port that is the scheme's \
+         own) may call the bridge and read its answers (CORS). `*` is any origin. It adds to the `[[access]]` rules and \
+         replaces none.",
+    ),
+    key(
+        "listen.cors_credentials",
+        Kind::Boolean,
+        Default::Value("false"),
+        "Browsers may send along what they hold for the bridge: a client certificate, a Basic login. Needs origins by name: \
+         with it, those pages act as whoever sits in front of them. A page that sets `Authorization` itself does not need it.",
     ),
     key(
         "listen.dialect",

@@ -14,7 +14,7 @@ mod sasl;
 use kafka_records::Compression;
 
 use super::{
-    AccessRule, Allow, Config, ConfigError, Dialect, Drain, Identity, Limits, Listen, Log, LogFormat, Management,
+    AccessRule, Allow, Config, ConfigError, Cors, Dialect, Drain, Identity, Limits, Listen, Log, LogFormat, Management,
     Mistake, NamePattern, Producer, Runtime, Telemetry, Tls, TlsFiles, Validate, files,
     keys::{ACCESS_KEYS, Default, KEYS, Key, Kind, Served},
     memory,
@@ -89,8 +89,20 @@ fn listen(settings: &mut Settings<'_>) -> Listen {
         idle_timeout: settings.duration("listen.idle_timeout"),
         head_timeout: settings.duration("listen.head_timeout"),
         min_body_rate: settings.nonzero_number("listen.min_body_rate"),
+        cors: cors(settings),
         dialect: if settings.word("listen.dialect") == "strimzi" { Dialect::Strimzi } else { Dialect::Confluent },
     }
+}
+
+fn cors(settings: &mut Settings<'_>) -> Option<Cors> {
+    let origins = settings.list("listen.cors_origins");
+    let credentials = settings.boolean("listen.cors_credentials");
+    let any = origins.iter().any(|origin| origin == "*");
+    if credentials && (any || origins.is_empty()) {
+        settings.mistake("listen.cors_credentials", "needs listen.cors_origins with origins by name, not \"*\"");
+    }
+    let named: Vec<Box<str>> = origins.iter().map(|origin| origin.to_ascii_lowercase().into()).collect();
+    (!origins.is_empty()).then(|| Cors { any, origins: named.into(), credentials })
 }
 
 fn tls(settings: &mut Settings<'_>) -> Tls {
@@ -344,7 +356,9 @@ impl<'a> Settings<'a> {
         for path in paths {
             let default = default_of(path);
             let written = self.written.get(path).map(|written| written.raw.to_string());
-            if written.is_some() && written != default {
+            // Only the environment quotes a number.
+            let same = |a: &str, b: &str| a.trim_matches('"') == b.trim_matches('"');
+            if written.is_some_and(|written| default.is_none_or(|default| !same(&written, &default))) {
                 self.mistake(path, problem);
             }
         }
@@ -457,7 +471,7 @@ fn default_of(path: &str) -> Option<String> {
     let key = KEYS.iter().find(|key| key.path == path)?;
     let Default::Value(default) = key.default else { return None };
     Some(match key.kind {
-        Kind::Boolean | Kind::Count { .. } | Kind::Bytes { .. } => default.to_owned(),
+        Kind::Boolean | Kind::Count { .. } | Kind::Bytes { .. } | Kind::Ratio => default.to_owned(),
         _ => format!("{default:?}"),
     })
 }

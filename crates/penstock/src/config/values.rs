@@ -99,6 +99,7 @@ impl Kind {
             .map(Value::Ratio),
             Self::Address => text(raw).and_then(|text| text.parse().ok()).map(Value::Address),
             Self::Networks => list_of(raw, |text| parse_network(text).is_some()).map(Value::List),
+            Self::Origins => list_of(raw, is_origin).map(Value::List),
             Self::Servers => list_of(raw, is_host_port).map(Value::List),
             Self::Topics => list_of(raw, is_topic_pattern).map(Value::List),
             Self::Groups => list_of(raw, |text| !text.is_empty()).map(Value::List),
@@ -144,6 +145,7 @@ impl fmt::Display for Kind {
             Self::Ratio => f.write_str("a number from 0 to 1"),
             Self::Address => f.write_str("an IP address and a port, like \"0.0.0.0:8443\" or \"[::1]:8443\""),
             Self::Networks => f.write_str("a list of at least one IP network, like \"10.0.0.0/16\" or \"fd00::/8\""),
+            Self::Origins => f.write_str("a list of at least one origin, like \"https://app.example\", or \"*\""),
             Self::Servers => f.write_str("a list of at least one \"host:port\""),
             Self::Topics => f.write_str(
                 "a list of at least one topic name (letters, digits, '.', '_', '-'; at most 249), each with or without a \
@@ -200,6 +202,18 @@ fn list_of(raw: &Raw, is_item: fn(&str) -> bool) -> Option<Vec<String>> {
 }
 
 /// `host:port`, the host a name, an IPv4 address or an IPv6 address in brackets.
+/// Scheme, host, and the port if it is not the scheme's (RFC 6454 section 6.2): what browsers send.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, authority)) = text.split_once("://") else { return text == "*" };
+    let usual = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return false,
+    };
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    !authority.is_empty() && authority.bytes().all(fits) && !authority.ends_with(usual)
+}
+
 fn is_host_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let host_fits = match host.strip_prefix('[') {

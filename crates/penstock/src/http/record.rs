@@ -50,6 +50,7 @@ struct Details {
 impl RequestRecord {
     /// A request begins.
     pub(super) fn begin(route: RouteMetrics) -> Self {
+        route.begun();
         Self { route, started: Instant::now(), status: None, details: None }
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-use kafka_client::ErrorCode;
+use kafka_client::{BrokerStats, ErrorCode};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet, text},
@@ -18,7 +18,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Inner, Metrics, ProxyRefusal, histogram::Histogram};
+use super::{Inner, Metrics, ProxyRefusal, RouteMetrics, histogram::Histogram, process::Process};
 
 /// Everything as text.
 pub(super) fn render(metrics: &Metrics) -> String {
@@ -45,6 +45,19 @@ impl Inner {
         out.gauge("penstock_build_info", "What runs.")?.labelled(&labels, &1_u64)?;
         let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         out.gauge("process_start_time_seconds", "When the process started, since the epoch.")?.value(&started)?;
+        let Process { cpu_seconds, resident_bytes, open_fds, max_fds } = Process::now();
+        if let Some(seconds) = cpu_seconds {
+            out.counter("process_cpu_seconds_total", "CPU time of the process, user and system.")?.value(&seconds)?;
+        }
+        for (name, help, value) in [
+            ("process_resident_memory_bytes", "Memory of the process that is in RAM.", resident_bytes),
+            ("process_open_fds", "File descriptors open.", open_fds),
+            ("process_max_fds", "File descriptors that may be open.", max_fds),
+        ] {
+            if let Some(value) = value {
+                out.gauge(name, help)?.value(&value)?;
+            }
+        }
         let draining = u64::from(self.draining.load(Relaxed));
         out.gauge("penstock_draining", "1 from the signal to stop until the end.")?.value(&draining)?;
         out.counter("penstock_log_lines_dropped_total", "Lines of the log that standard error did not take in time.")?
@@ -98,7 +111,12 @@ impl Inner {
         }
 
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut requests = out.counter("penstock_http_requests_total", "Requests answered, by route and status.")?;
+        out.gauge("penstock_http_requests_in_flight", "Requests whose answer is not over.")?
+            .value(&routes.iter().map(RouteMetrics::in_flight).sum::<u64>())?;
+        let mut requests = out.counter(
+            "penstock_http_requests_total",
+            "Requests by route and status; 499 is a client that went away before its answer.",
+        )?;
         for route in &routes {
             for (index, count) in route.0.by_status.iter().enumerate() {
                 let count = count.load(Relaxed);
@@ -132,6 +150,8 @@ impl Inner {
         ] {
             records.labelled(&[("outcome", outcome)], &count.load(Relaxed))?;
         }
+        out.counter("penstock_batches_retried_total", "Times that a batch was sent again.")?
+            .value(&self.batches_retried.load(Relaxed))?;
         out.histogram("penstock_batch_records", "Records in a batch when it is sent.")?
             .distribution(&self.batch_records)?;
         out.histogram("penstock_batch_bytes", "Bytes of a batch when it is sent, header included.")?
@@ -161,11 +181,41 @@ impl Inner {
             }
         }
         if let Some(cluster) = self.cluster.get() {
-            let mut counts: Vec<(i32, usize)> = cluster.connection_counts().into_iter().collect();
-            counts.sort_unstable();
+            out.gauge(
+                "penstock_kafka_metadata_age_seconds",
+                "Since a broker last told what the cluster looks like, or since the start; a little above 300 at the most \
+                 while one can be asked.",
+            )?
+            .value(&cluster.metadata_age().as_secs_f64())?;
+            let mut stats: Vec<(i32, BrokerStats)> = cluster.broker_stats().into_iter().collect();
+            stats.sort_unstable_by_key(|(broker, _)| *broker);
+            stats.truncate(super::MAX_BROKERS);
             let mut open = out.gauge("penstock_kafka_connections", "Connections to Kafka open, by broker.")?;
-            for (broker, count) in counts.into_iter().take(super::MAX_BROKERS) {
-                open.labelled(&[("broker", broker)], &(count as u64))?;
+            for (broker, stats) in stats.iter().filter(|(broker, _)| *broker >= 0) {
+                open.labelled(&[("broker", *broker)], &(stats.open as u64))?;
+            }
+            let families: [(_, _, fn(&BrokerStats) -> u64); 5] = [
+                (
+                    "penstock_kafka_connects_total",
+                    "Connections to Kafka that were established, by broker; -1 is the bootstrap servers.",
+                    |stats| stats.connects,
+                ),
+                (
+                    "penstock_kafka_connect_failures_total",
+                    "Connections to Kafka that were not: name, TCP, TLS, version or login, by broker.",
+                    |stats| stats.connect_failures,
+                ),
+                ("penstock_kafka_session_renewals_total", "Logins repeated in place, by broker.", |stats| {
+                    stats.renewals
+                }),
+                ("penstock_kafka_sent_bytes_total", "Bytes written to brokers, before TLS.", |stats| stats.bytes_out),
+                ("penstock_kafka_received_bytes_total", "Bytes read from brokers, after TLS.", |stats| stats.bytes_in),
+            ];
+            for (name, help, value) in families {
+                let mut family = out.counter(name, help)?;
+                for (broker, stats) in &stats {
+                    family.labelled(&[("broker", *broker)], &value(stats))?;
+                }
             }
         }
         Ok(())

@@ -2,9 +2,11 @@
 
 mod confluent_v2;
 mod consume;
+mod cors;
 mod drain;
 mod groups;
 mod harness;
+mod metrics;
 mod produce;
 mod progress;
 mod proxy_protocol;
