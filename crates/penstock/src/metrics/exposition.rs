@@ -194,7 +194,8 @@ impl Inner {
             for (broker, stats) in stats.iter().filter(|(broker, _)| *broker >= 0) {
                 open.labelled(&[("broker", *broker)], &(stats.open as u64))?;
             }
-            let families: [(_, _, fn(&BrokerStats) -> u64); 5] = [
+            type Count = fn(&BrokerStats) -> u64;
+            let families: [(_, _, Count); 5] = [
                 (
                     "penstock_kafka_connects_total",
                     "Connections to Kafka that were established, by broker; -1 is the bootstrap servers.",
