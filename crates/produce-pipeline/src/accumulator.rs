@@ -362,16 +362,27 @@ impl Accumulator {
     /// Where unkeyed records of the topic go now.
     pub(crate) fn sticky(&mut self, slot: usize, now: Instant) -> usize {
         let topic = self.topics[slot].as_mut().expect("a handle keeps its topic");
-        if matches!(topic.partitions[topic.sticky.current()].load(now), Load::Stalled(_)) {
-            topic.sticky.switch(topic.partitions.len(), |i| topic.partitions[i].load(now));
+        if matches!(topic.partitions[topic.sticky.current()].load(now, self.config.linger), Load::Stalled(_)) {
+            topic.sticky.switch(topic.partitions.len(), |i| topic.partitions[i].load(now, self.config.linger));
         }
         topic.sticky.current()
+    }
+
+    /// True if a record for the partition, or for any if it is `None`, could only wait: no leader, or one that does not
+    /// answer.
+    pub(crate) fn is_stalled(&self, slot: usize, partition: Option<usize>, now: Instant) -> bool {
+        let Some(topic) = &self.topics[slot] else { return false };
+        let stalled = |partition: &Partition| matches!(partition.load(now, self.config.linger), Load::Stalled(_));
+        match partition {
+            Some(index) => topic.partitions.get(index).is_some_and(stalled),
+            None => topic.partitions.iter().all(stalled),
+        }
     }
 
     /// Where unkeyed records of the topic go after the current partition's batch is full.
     pub(crate) fn switch_sticky(&mut self, slot: usize, now: Instant) -> usize {
         let topic = self.topics[slot].as_mut().expect("a handle keeps its topic");
-        topic.sticky.switch(topic.partitions.len(), |i| topic.partitions[i].load(now));
+        topic.sticky.switch(topic.partitions.len(), |i| topic.partitions[i].load(now, self.config.linger));
         topic.sticky.current()
     }
 

@@ -6,10 +6,14 @@
 //! charged: one chunk a worker, and the buffer that grew for it.
 //!
 //! ```text
-//!   0                                                   80 %            100 %
+//!   0                        40 %                       80 %            100 %
 //!   ├── everyone, each up to its share ──────────────────┼── who runs ────┤
-//!                              new requests are refused ─┘   nobody reads ┘
+//!     new requests that wait ─┴ are refused              │   nobody reads ┘
+//!                              all new ones are refused ─┘
 //! ```
+//!
+//! A request that waits is one whose records would stand behind a leader that does not answer. Many small ones, each
+//! within its share, could fill the memory up to the line beyond which nobody is served; so their line comes first.
 //!
 //! # Shares
 //!
@@ -84,6 +88,13 @@ impl MemoryBudget {
     #[must_use]
     pub fn refuses_new(&self) -> bool {
         self.used() >= self.watermark()
+    }
+
+    /// True above 40 %: requests whose records could only wait, because their leader does not answer, are refused, so
+    /// that the rest is left to those whose leaders do.
+    #[must_use]
+    pub fn refuses_waiting(&self) -> bool {
+        self.used() >= self.watermark() / 2
     }
 
     /// What one request may hold now, at the most `quota` and at least a chunk (64 KiB): see *Shares* above.
@@ -275,7 +286,7 @@ mod tests {
         assert!(a.has_room() && b.has_room());
         a.charge(2 * SLAB_BYTES);
         assert!(!a.has_room() && !b.has_room());
-        assert!(budget.refuses_new());
+        assert!(budget.refuses_new() && budget.refuses_waiting());
         a.release(CHUNK_BYTES);
         assert!(a.has_room(), "its own lease has a chunk free");
         a.release(2 * SLAB_BYTES - CHUNK_BYTES);
@@ -352,6 +363,18 @@ mod tests {
         assert_eq!((budget.used(), budget.share(SLAB_BYTES)), (8 * SLAB_BYTES, CHUNK_BYTES));
         drop(held);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn who_waits_is_refused_at_half_of_what_refuses_everyone() {
+        let budget = MemoryBudget::new(10 * SLAB_BYTES);
+        let lease = Lease::new(budget.clone());
+        lease.charge(3 * SLAB_BYTES);
+        assert!(!budget.refuses_waiting());
+        lease.charge(SLAB_BYTES);
+        assert!(budget.refuses_waiting() && !budget.refuses_new());
+        lease.charge(4 * SLAB_BYTES);
+        assert!(budget.refuses_new());
     }
 
     #[test]

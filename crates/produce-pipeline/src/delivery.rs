@@ -224,6 +224,18 @@ impl Delivery {
         tokio::time::timeout(self.0.timeout, wait).await.map_err(|_| Cause::NoMemory)
     }
 
+    /// True if it reads on beyond the budget, as one delivery at a time may. Others wait for that: a caller whose client
+    /// sends nothing gives the reserve back ([`Delivery::give_back_reserve`]).
+    #[must_use]
+    pub fn is_on_reserve(&self) -> bool {
+        self.0.reserve.borrow().is_some()
+    }
+
+    /// Lets another delivery have the reserve, if this one has it.
+    pub fn give_back_reserve(&self) {
+        self.0.reserve.take();
+    }
+
     /// As much of `wanted_bytes` as a request may hold now: at least a chunk (64 KiB), where so much is wanted.
     #[must_use]
     pub fn share(&self, wanted_bytes: usize) -> usize {

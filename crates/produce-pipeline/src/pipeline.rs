@@ -1,9 +1,10 @@
 //! The shell around the accumulator: one worker's tasks, clocks and connections.
 
 use crate::accumulator::{Accumulator, Effects};
-use crate::appender::Appender;
+use crate::appender::{Appender, Target};
 use crate::budget::{Lease, MemoryBudget};
 use crate::delivery::Delivery;
+use crate::partitioner::partition_for_key;
 use crate::sender;
 use crate::{Config, Observer};
 use kafka_client::{Cluster, TopicError};
@@ -287,6 +288,19 @@ impl Topic {
     #[must_use]
     pub fn partition_count(&self) -> i32 {
         self.owner.shell.acc.borrow().partition_count(self.slot) as i32
+    }
+
+    /// True if a record for `target` could only wait at present: its partition (for [`Target::Any`], every partition) has
+    /// no leader, backs off after a failure, or has a leader that has not answered for a second.
+    #[must_use]
+    pub fn is_stalled(&self, target: Target<'_>) -> bool {
+        let acc = self.owner.shell.acc.borrow();
+        let partition = match target {
+            Target::Any => None,
+            Target::Key(key) => Some(partition_for_key(key, acc.partition_count(self.slot) as u32) as usize),
+            Target::Partition(partition, _) => Some(partition as usize),
+        };
+        acc.is_stalled(self.slot, partition, Instant::now())
     }
 
     /// Appends the lines of one chunk. `timestamp_ms` (since the epoch) is every record's CreateTime: one clock read a

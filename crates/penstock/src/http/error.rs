@@ -100,6 +100,17 @@ impl ApiError {
         }
     }
 
+    /// 503: the leader does not answer, and what waits for it and its like has taken the memory that it may.
+    pub(crate) fn no_memory_for_waiting() -> Self {
+        Self {
+            retry_after: Some(jittered_seconds(1, 3)),
+            ..Self::new(
+                code::OVERLOADED,
+                "the partition's leader does not answer, and no more records can wait for it; nothing was written",
+            )
+        }
+    }
+
     /// 503: this instance is going; another one will do.
     pub(crate) fn draining() -> Self {
         Self {

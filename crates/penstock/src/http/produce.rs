@@ -42,6 +42,9 @@ use super::whole_body::{Limit, WholeBody, broken_encoding, content_length};
 use crate::config::Verb;
 use crate::http1::{Body, ResponseBody};
 
+/// How long a client may be silent whose upload reads on beyond the budget: others wait for it.
+const RESERVE_PATIENCE: Duration = Duration::from_millis(100);
+
 /// How long a topic that is not in the cached metadata may be asked for. A cluster that answers does so in
 /// milliseconds; this is for the first request of a process whose connections are still being made.
 pub(super) const TOPIC_LOOKUP: Duration = Duration::from_secs(3);
@@ -136,7 +139,17 @@ async fn admit(context: &Rc<Context>, caller: &Caller, name: &str, head: &Parts)
     if context.budget.refuses_new() {
         return Err(ApiError::overloaded());
     }
+    may_wait(context, &params, &topic)?;
     Ok(Admitted { params, topic, encoding, grant })
+}
+
+/// Refuses records that could only wait, for a leader that does not answer, when what waits has taken its part of the
+/// memory.
+fn may_wait(context: &Context, params: &ProduceParams, topic: &Topic) -> Result<(), ApiError> {
+    if context.budget.refuses_waiting() && common_target(params).is_some_and(|target| topic.is_stalled(target)) {
+        return Err(ApiError::no_memory_for_waiting());
+    }
+    Ok(())
 }
 
 /// Milliseconds since the epoch.
@@ -170,6 +183,10 @@ async fn single_record(
         Ok(value) => value,
         Err(error) => return respond::error(&error),
     };
+    // Many may have been admitted while none of them had brought anything.
+    if let Err(error) = may_wait(context, params, &topic) {
+        return respond::error(&error);
+    }
     let key = if let Key::Fixed(key) = &params.key { Some(key.as_slice()) } else { None };
     let target = target(params.partition, key);
     let timestamp = params.timestamp.unwrap_or_else(now_ms);
@@ -253,8 +270,7 @@ impl Upload {
     /// What was appended stays appended. Of a line that had not ended nothing is written.
     async fn read(&mut self, mut began: Option<oneshot::Sender<()>>) -> Result<(), ApiError> {
         loop {
-            self.room().await?;
-            let chunk = self.reader.chunk().await;
+            let chunk = self.next_chunk().await;
             if let Some(began) = began.take() {
                 // Whoever does not wait for it is not told.
                 let _ = began.send(());
@@ -274,6 +290,19 @@ impl Upload {
             return Err(ApiError::new(code::EMPTY_BODY, "the body is empty"));
         }
         Ok(())
+    }
+
+    /// Waits for room, and for what the client sends.
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
+        self.room().await?;
+        if self.delivery.is_on_reserve() {
+            if let Ok(chunk) = tokio::time::timeout(RESERVE_PATIENCE, self.reader.chunk()).await {
+                return chunk;
+            }
+            // Others go first. What comes now waits in the read buffer until there is room to append it.
+            self.delivery.give_back_reserve();
+        }
+        self.reader.chunk().await
     }
 
     /// Waits for room, mostly not at all.
@@ -374,12 +403,7 @@ impl<'a> Sink<'a> {
     ) -> Self {
         // One clock read a chunk.
         let timestamp = params.timestamp.unwrap_or_else(now_ms);
-        let target = match &params.key {
-            _ if params.validate => None,
-            Key::None => Some(target(params.partition, None)),
-            Key::Fixed(key) => Some(target(params.partition, Some(key))),
-            Key::Pointer { .. } => None,
-        };
+        let target = if params.validate { None } else { common_target(params) };
         let appender = topic.appender(delivery, timestamp, &params.headers);
         Self { appender, params, target, key, too_long, refused: 0 }
     }
@@ -387,6 +411,15 @@ impl<'a> Sink<'a> {
     fn refuse(&mut self, code: u32, message: &Arc<str>) {
         self.refused += 1;
         self.appender.refuse_line(Cause::Refused { code, message: message.clone() });
+    }
+}
+
+/// Where all records of a request go, if that does not depend on what is in them.
+fn common_target(params: &ProduceParams) -> Option<Target<'_>> {
+    match &params.key {
+        Key::None => Some(target(params.partition, None)),
+        Key::Fixed(key) => Some(target(params.partition, Some(key))),
+        Key::Pointer { .. } => None,
     }
 }
 

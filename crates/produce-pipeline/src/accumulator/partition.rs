@@ -61,8 +61,16 @@ impl Partition {
             + self.head.as_ref().map_or(0, |head| head.bytes.len())
     }
 
-    pub(super) fn load(&self, now: Instant) -> Load {
-        let unanswered = self.head.as_ref().and_then(|head| head.sent).is_some_and(|sent| now - sent > STALLED_AFTER);
+    pub(super) fn load(&self, now: Instant, linger: Duration) -> Load {
+        // A batch that nobody has taken waits for a connection.
+        let due = match &self.head {
+            Some(head) => head.sent,
+            None => match self.queued.front() {
+                Some(queued) => Some(queued.created),
+                None => self.open.as_ref().map(|open| open.created + linger),
+            },
+        };
+        let unanswered = due.is_some_and(|due| now.saturating_duration_since(due) > STALLED_AFTER);
         if self.leader.is_none() || self.backoff_until.is_some() || unanswered {
             Load::Stalled(self.bytes())
         } else {

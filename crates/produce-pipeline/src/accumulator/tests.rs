@@ -624,6 +624,29 @@ fn requests_with_another_timeout_do_not_share_a_batch() {
 }
 
 #[test]
+fn a_leader_that_nobody_can_connect_to_is_stalled() {
+    let mut b = Bench::new(config(), 2);
+    b.append(0, b"waits");
+    assert!(!b.acc.is_stalled(b.slot, Some(0), b.now));
+    b.later(1_001);
+    assert!(b.acc.is_stalled(b.slot, Some(0), b.now), "its batch was taken by nobody for a second");
+    assert!(!b.acc.is_stalled(b.slot, Some(1), b.now) && !b.acc.is_stalled(b.slot, None, b.now));
+    b.append(1, b"waits, too");
+    b.later(1_001);
+    assert!(b.acc.is_stalled(b.slot, None, b.now), "every partition");
+}
+
+#[test]
+fn a_linger_is_no_stall() {
+    let mut b = Bench::new(Config { linger: Duration::from_secs(5), ..config() }, 1);
+    b.append(0, b"lingers");
+    b.later(5_500);
+    assert!(!b.acc.is_stalled(b.slot, Some(0), b.now));
+    b.later(1_000);
+    assert!(b.acc.is_stalled(b.slot, Some(0), b.now));
+}
+
+#[test]
 fn unkeyed_records_leave_a_leader_that_does_not_answer() {
     let mut b = Bench::new(config(), 2);
     let stuck = b.acc.sticky(b.slot, b.now);

@@ -168,6 +168,18 @@ async fn where_lines_that_have_begun_fill_the_memory_one_after_the_other_reads_o
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_reserve_goes_from_one_who_gives_it_back_to_one_who_waits() {
+    let lease = Rc::new(Lease::new(MemoryBudget::new(1 << 20)));
+    let uploads = [1, 2].map(|_| Delivery::new(lease.clone(), Duration::from_secs(30), 4 << 20, 1));
+    let _lines = uploads.each_ref().map(|upload| upload.charge(600_000));
+    assert_eq!(uploads[0].room().await, Ok(()), "the first that waits");
+    assert!(uploads[0].is_on_reserve() && !uploads[1].is_on_reserve());
+    let (room, ()) = tokio::join!(uploads[1].room(), async { uploads[0].give_back_reserve() });
+    assert_eq!(room, Ok(()));
+    assert!(uploads[1].is_on_reserve() && !uploads[0].has_room());
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_room_until_the_delivery_timeout_is_an_error() {
     let d = delivery();
     d.handle_appended(101, 100, 1_000);
