@@ -1,0 +1,108 @@
+"""Templates: cfn-lint, rules of our own for what it does not see, checkov; and that the rules find what they are for."""
+
+import copy
+import json
+import os
+import subprocess
+
+import pytest
+import yaml
+
+import rules
+from conftest import DEPLOY, REGION
+from test_instance import publisher
+
+TEMPLATES = sorted(DEPLOY.glob("*.yaml"))
+
+
+def published():
+    """Names of the metrics that the bridge's instances send."""
+    module = publisher()
+    return set(module.COUNTERS) | set(module.HISTOGRAMS) | {"Up", "Connections", "Draining", "MemoryUsedPercent", "CertificateDays"}
+
+
+def load(path):
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def tagged(loader, tag, node):
+        if isinstance(node, yaml.ScalarNode):
+            return {tag: loader.construct_scalar(node)}
+        return {tag: loader.construct_sequence(node, deep=True)}
+
+    Loader.add_multi_constructor("!", tagged)
+    return yaml.load(path.read_text(), Loader)
+
+
+def test_all_templates_are_here():
+    assert [path.name for path in TEMPLATES] == [
+        "artifacts.yaml", "bridge.yaml", "client.yaml", "consumer.yaml", "msk.yaml", "observability.yaml", "tc.yaml",
+    ]  # fmt: skip
+
+
+def test_cfn_lint():
+    linted = subprocess.run(["cfn-lint", "-r", REGION, "us-east-1", "eu-central-1", "-t", *TEMPLATES], capture_output=True, text=True)
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_our_rules(path):
+    assert rules.check(load(path), published()) == []
+
+
+def broken(name, change):
+    template = copy.deepcopy(load(DEPLOY / name))
+    change(template["Resources"], template.get("Parameters", {}))
+    return rules.check(template, published())
+
+
+def attribute(resources, resource, kind, index, key):
+    resources[resource]["Properties"][kind][index]["Key"] = key
+
+
+@pytest.mark.parametrize(
+    "name, change, found",
+    [
+        ("msk.yaml", lambda r, p: p["KafkaVersion"].update(Default="2.2.1"), "MSK makes no clusters of Kafka 2.2.1"),
+        ("msk.yaml", lambda r, p: p["InstanceType"].update(Default="kafka.m7g.small"), "there is no broker type kafka.m7g.small"),
+        ("msk.yaml", lambda r, p: p["NumberOfBrokerNodes"].update(Default=4), "4 brokers are no multiple of 3 zones"),
+        ("msk.yaml", lambda r, p: r["Cluster"]["Properties"]["EncryptionInfo"]["EncryptionInTransit"].update(ClientBroker="TLS_PLAINTEXT"), "is not TLS alone"),
+        ("msk.yaml", lambda r, p: r["Cluster"]["Properties"]["ClientAuthentication"].pop("Unauthenticated"), "do not log in"),
+        ("bridge.yaml", lambda r, p: attribute(r, "Targets", "TargetGroupAttributes", 0, "proxy_protocol.v2.enabled"), "there is no attribute proxy_protocol.v2.enabled"),
+        ("bridge.yaml", lambda r, p: r["Targets"]["Properties"]["TargetGroupAttributes"].pop(0), "proxy_protocol_v2.enabled must be true"),
+        ("bridge.yaml", lambda r, p: r["Targets"]["Properties"].update(HealthCheckTimeoutSeconds=6), "a health check takes 6 s"),
+        ("bridge.yaml", lambda r, p: r["Targets"]["Properties"].update(UnhealthyThresholdCount=5), "a drain is noticed after 25 s"),
+        ("bridge.yaml", lambda r, p: r["Targets"]["Properties"].update(HealthCheckPath="/healthz"), "at /readyz"),
+        ("bridge.yaml", lambda r, p: r["Group"]["Properties"]["LifecycleHookSpecificationList"][0].update(HeartbeatTimeout=60), "ends before a drain"),
+        ("bridge.yaml", lambda r, p: r["Listener"]["Properties"].pop("ListenerAttributes"), "tcp.idle_timeout.seconds must be 350"),
+        ("bridge.yaml", lambda r, p: r["Role"]["Properties"].update(RoleName="penstock"), "CAPABILITY_IAM"),
+        ("bridge.yaml", lambda r, p: r["KafkaByIam"]["Properties"]["PolicyDocument"]["Statement"][0].update(Action="kafka-cluster:*"), "more than one action"),
+        ("bridge.yaml", lambda r, p: r["KafkaByIam"]["Properties"]["PolicyDocument"]["Statement"][0].update(Resource="*"), "on everything"),
+        ("observability.yaml", lambda r, p: r["KafkaController"]["Properties"].update(MetricName="ActiveControllers"), "no metric ActiveControllers in AWS/Kafka"),
+        ("observability.yaml", lambda r, p: r["RecordsUnknown"]["Properties"].update(MetricName="RecordsLost"), "no metric RecordsLost in Penstock"),
+        ("observability.yaml", lambda r, p: r["KafkaDisk"]["Properties"]["Metrics"][0].update(Expression='SELECT MAX(Disk) FROM "AWS/Kafka"'), "no metric Disk in AWS/Kafka"),
+    ],
+)  # fmt: skip
+def test_our_rules_find(name, change, found):
+    assert any(found in sentence for sentence in broken(name, change)), broken(name, change)
+
+
+def test_every_alarm_is_in_the_operators_guide():
+    alarms = [name for name, one in load(DEPLOY / "observability.yaml")["Resources"].items() if one["Type"] == "AWS::CloudWatch::Alarm"]
+    guide = (DEPLOY.parent / "docs/operations.md").read_text()
+    assert [name for name in alarms if f"| `{name}` |" not in guide] == []
+
+
+def test_checkov():
+    """Every suppression is in a template, beside what it is about, with its reason."""
+    checked = subprocess.run(
+        [os.environ["CHECKOV"], "--directory", DEPLOY, "--framework", "cloudformation", "--compact", "--output", "json", "--skip-download"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LOG_LEVEL": "ERROR"},
+    )
+    results = json.loads(checked.stdout)
+    failed = [(one["check_id"], one["check_name"], one["file_path"], one["resource"]) for one in results["results"]["failed_checks"]]
+    assert failed == []
+    assert results["summary"]["passed"] > 60
+    assert all(one["check_result"].get("suppress_comment") for one in results["results"]["skipped_checks"])
