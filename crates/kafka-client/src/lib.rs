@@ -42,7 +42,7 @@ pub use error::Error;
 pub use error_code::ErrorCode;
 pub use messages::{
     Acl, AclFilter, AclOperation, AclPatternType, AclPermission, AclResourceType, ConfigChange, ConfigEntry,
-    ConfigResource, ConfigSource, ConfigSynonym, ListedGroup, NewTopic, Reassignment,
+    ConfigResource, ConfigSource, ConfigSynonym, DescribedGroup, DescribedMember, ListedGroup, NewTopic, Reassignment,
 };
 pub use messages::{
     Isolation, ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopic,

@@ -33,8 +33,8 @@ pub use configs::{
     DescribeConfigsResponse, DescribedConfigs, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
 };
 pub use describe_groups::{
-    DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, GroupMember, ListGroupsRequest, ListGroupsResponse,
-    ListedGroup,
+    DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedMember, ListGroupsRequest,
+    ListGroupsResponse, ListedGroup,
 };
 pub use fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchedPartition, FetchedTopic, Isolation};
 pub use find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};

@@ -102,12 +102,21 @@ impl<'a> Appender<'a> {
     /// If a given partition is not below the topic's partition count, or the topic has no partition.
     #[inline(always)]
     pub fn append(&mut self, target: Target<'_>, value: Option<&[u8]>) {
+        self.append_with(target, value, self.timestamp, self.headers);
+    }
+
+    /// The same for a record with a timestamp (ms since the epoch) and headers of its own.
+    ///
+    /// # Panics
+    /// As [`append`](Self::append).
+    #[inline(always)]
+    pub fn append_with(&mut self, target: Target<'_>, value: Option<&[u8]>, timestamp: i64, headers: &HeaderBlock) {
         let (partition, key) = match target {
             Target::Any => (self.sticky, None),
             Target::Key(key) => (partition_for_key(key, self.partitions) as usize, Some(key)),
             Target::Partition(partition, key) => (partition as usize, key),
         };
-        let record = Record { timestamp: self.timestamp, key, value, headers: self.headers };
+        let record = Record { timestamp, key, value, headers };
         // Most lines go where the one before them went.
         if partition == self.run.partition
             && matches!(target, Target::Any) == self.run.sticky

@@ -66,6 +66,8 @@ pub struct Place {
     pub partition: i32,
     /// The offset of the first; `None` where the broker did not tell.
     pub first_offset: Option<i64>,
+    /// The broker's timestamp, ms since the epoch, where the topic stamps LogAppendTime.
+    pub log_append_time: Option<i64>,
 }
 
 /// How far a request is.
@@ -328,6 +330,30 @@ impl Delivery {
         places
     }
 
+    /// Takes what became of the lines up to [`Progress::through_line`], unless it was taken before: where they were written,
+    /// and the failures, each by line. For requests without an end, of which nothing may be kept for long. Nothing without
+    /// [`Delivery::keep_places`].
+    #[must_use]
+    pub fn take_settled(&self) -> (Vec<Place>, Vec<Failure>) {
+        let mut state = self.0.state.borrow_mut();
+        let State { through_line, places: Some(places), failures, .. } = &mut *state else {
+            return (Vec::new(), Vec::new());
+        };
+        let through = *through_line;
+        let mut written: Vec<Place> = places.extract_if(.., |place| place.first_line <= through).collect();
+        written.sort_unstable_by_key(|place| place.first_line);
+        let mut later = failures.split_off(&(through + 1));
+        // Neighbours of the same fate are one failure, also where one of them is not settled in line yet.
+        if let Some((_, last)) = failures.iter_mut().next_back()
+            && last.last_line > through
+        {
+            later.insert(through + 1, Failure { first_line: through + 1, ..last.clone() });
+            last.last_line = through;
+        }
+        let failed = std::mem::replace(failures, later).into_values().collect();
+        (written, failed)
+    }
+
     pub(crate) fn timeout(&self) -> Duration {
         self.0.timeout
     }
@@ -382,7 +408,7 @@ pub(crate) fn settle_written(ranges: &[Range], partition: i32, base_offset: Opti
             if let Some(places) = &mut state.places {
                 let first_offset = next_offset.map(|offset| offset + count as i64);
                 let (first_line, count) = (range.first_line, u64::from(range.count));
-                places.push(Place { first_line, count, partition, first_offset });
+                places.push(Place { first_line, count, partition, first_offset, log_append_time });
             }
             count += u64::from(range.count);
             state.settle(range);

@@ -115,7 +115,7 @@ impl Cluster {
 
 impl Core {
     /// The remembered coordinator, or the one that any broker names. `limit`: for the asking.
-    async fn coordinator(&self, group: &Arc<str>, limit: Duration) -> Result<Broker, Error> {
+    pub(super) async fn coordinator(&self, group: &Arc<str>, limit: Duration) -> Result<Broker, Error> {
         if let Some(known) = lock(&self.coordinators).0.get(group) {
             return Ok(known.clone());
         }

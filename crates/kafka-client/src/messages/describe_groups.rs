@@ -117,12 +117,12 @@ pub struct DescribedGroup {
     /// The assignor.
     pub protocol: SharedStr,
     /// Who is in it.
-    pub members: Vec<GroupMember>,
+    pub members: Vec<DescribedMember>,
 }
 
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupMember {
+pub struct DescribedMember {
     /// The id that the coordinator gave it.
     pub id: SharedStr,
     /// The id that it gave itself (KIP-345).
@@ -133,6 +133,23 @@ pub struct GroupMember {
     pub host: SharedStr,
     /// What it is to read, in the consumer protocol's encoding.
     pub assignment: Bytes,
+}
+
+impl DescribedMember {
+    /// What it is to read: partitions by topic. Nothing between two generations.
+    ///
+    /// # Errors
+    ///
+    /// An assignment that is none of the consumer protocol's: it comes from the group's leader, not from a broker.
+    pub fn assigned(&self) -> Decoded<Vec<(SharedStr, Vec<i32>)>> {
+        if self.assignment.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Whatever a later version adds, it adds at the end.
+        let mut from = Reader::new(self.assignment.clone(), false);
+        let _version = from.i16()?;
+        from.array(6, |from| Ok((from.string()?, from.array(4, Reader::i32)?)))
+    }
 }
 
 impl Response for DescribeGroupsResponse {
@@ -150,7 +167,7 @@ impl Response for DescribeGroupsResponse {
                 from.nullable_bytes()?; // member_metadata
                 let assignment = from.nullable_bytes()?.unwrap_or_default();
                 from.skip_tagged()?;
-                Ok(GroupMember { id, instance_id, client_id, host, assignment })
+                Ok(DescribedMember { id, instance_id, client_id, host, assignment })
             })?;
             if version >= 3 {
                 let _authorized_operations = from.i32()?;

@@ -215,7 +215,13 @@ fn places_of_single_lines_are_remembered_for_whoever_asks() {
     settle_written(&[range(&a, 4, 2)], 1, None, None);
     let shared = [range(&a, 1, 2), range(&b, 1, 2), range(&a, 3, 1)];
     settle_written(&shared, 3, Some(100), None);
-    let place = |first_line, count, partition, first_offset| Place { first_line, count, partition, first_offset };
+    let place = |first_line, count, partition, first_offset| Place {
+        first_line,
+        count,
+        partition,
+        first_offset,
+        log_append_time: None,
+    };
     assert_eq!(a.places(), [place(1, 2, 3, Some(100)), place(3, 1, 3, Some(104)), place(4, 2, 1, None)]);
     assert!(b.places().is_empty());
 }
@@ -229,4 +235,44 @@ fn whoever_asks_for_places_is_told_every_failure() {
     }
     let summary = d.summary();
     assert_eq!((summary.failures.len(), summary.failures_truncated), (2 * MAX_FAILURES, false));
+}
+
+#[test]
+fn what_is_settled_in_line_is_taken_once() {
+    let d = delivery();
+    d.keep_places();
+    // Two chunks, each a segment of its own.
+    d.handle_appended(4, 3, SEGMENT_BYTES);
+    d.handle_refused(4, Cause::TooLarge);
+    d.handle_appended(7, 2, SEGMENT_BYTES);
+    settle_failed(&[range(&d, 3, 1)], Outcome::NotWritten, &Cause::TooLarge);
+    settle_written(&[range(&d, 5, 2)], 0, Some(7), None);
+    let (written, failed) = d.take_settled();
+    assert!(written.is_empty() && failed.is_empty(), "the first line is open");
+    settle_written(&[range(&d, 1, 2)], 1, Some(20), Some(99));
+    let (written, failed) = d.take_settled();
+    let place = |first_line, partition, first_offset, log_append_time| Place {
+        first_line,
+        count: 2,
+        partition,
+        first_offset: Some(first_offset),
+        log_append_time,
+    };
+    assert_eq!(written, [place(1, 1, 20, Some(99)), place(5, 0, 7, None)]);
+    assert_eq!(failed.iter().map(|f| (f.first_line, f.last_line)).collect::<Vec<_>>(), [(3, 4)]);
+    assert_eq!(d.take_settled(), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn a_failure_is_taken_as_far_as_it_is_settled_in_line() {
+    let d = delivery();
+    d.keep_places();
+    d.handle_appended(3, 2, SEGMENT_BYTES);
+    d.handle_appended(5, 2, SEGMENT_BYTES);
+    settle_failed(&[range(&d, 1, 2)], Outcome::NotWritten, &Cause::TooLarge);
+    settle_failed(&[range(&d, 3, 1)], Outcome::NotWritten, &Cause::TooLarge);
+    let lines = |failures: Vec<Failure>| failures.iter().map(|f| (f.first_line, f.last_line)).collect::<Vec<_>>();
+    assert_eq!(lines(d.take_settled().1), [(1, 2)]);
+    settle_failed(&[range(&d, 4, 1)], Outcome::NotWritten, &Cause::TooLarge);
+    assert_eq!(lines(d.take_settled().1), [(3, 4)]);
 }

@@ -294,6 +294,30 @@ fn groups_are_the_same_messages_at_every_version() {
     }
 }
 
+#[test]
+fn a_member_s_assignment_is_read_as_the_other_implementation_writes_it() {
+    use theirs::consumer_protocol_assignment as t;
+    let topic = t::TopicPartition::default().with_topic(text("t").into()).with_partitions(vec![0, 3]);
+    let theirs = theirs::ConsumerProtocolAssignment::default().with_assigned_partitions(vec![topic]);
+    let mut bytes = BytesMut::new();
+    bytes.put_i16(1);
+    theirs.encode(&mut bytes, 1).expect("theirs");
+    let member = |assignment: Bytes| DescribedMember {
+        id: "m".into(),
+        instance_id: None,
+        client_id: "c".into(),
+        host: "h".into(),
+        assignment,
+    };
+    let whole = bytes.freeze();
+    assert_eq!(member(whole.clone()).assigned(), Ok(vec![("t".into(), vec![0, 3])]));
+    assert_eq!(member(Bytes::new()).assigned(), Ok(Vec::new()));
+    for end in 1..whole.len() - 4 {
+        assert!(member(whole.slice(..end)).assigned().is_err(), "cut at {end}");
+    }
+    assert!(member(Bytes::from_static(b"\0\0\x7f\xff\xff\xff")).assigned().is_err());
+}
+
 // ---- hostile bytes ----
 
 /// Every decoder here at every version.
