@@ -15,6 +15,7 @@ mod group_stream;
 pub(crate) mod groups;
 mod json_pointer;
 mod ndjson;
+pub(crate) mod openapi;
 mod params;
 mod produce;
 mod progress;
@@ -49,7 +50,7 @@ use caller::Caller;
 use error::ApiError;
 use groups::Groups;
 use record::RequestRecord;
-use respond::{JSON, Response};
+use respond::Response;
 use routes::Operation;
 
 /// What a worker's requests share.
@@ -178,13 +179,11 @@ async fn run(context: &Rc<Context>, caller: &Caller, operation: Operation, reque
         Operation::DescribeTopic(topic) => topics::describe(context, caller, &topic, query).await,
         Operation::CreateTopic(topic) => topics::create(context, caller, &topic, request).await,
         Operation::DeleteTopic(topic) => topics::delete(context, caller, &topic, query).await,
+        Operation::ConfluentV3(operation) => return confluent::v3::run(context, caller, operation, request).await,
         Operation::ConfluentV2(operation) => return confluent::v2::run(context, caller, operation, request).await,
         Operation::Health => Ok(plain("ok\n")),
-        Operation::OpenApi => {
-            let mut response = Response::new(ResponseBody::whole(routes::OPENAPI));
-            response.headers_mut().insert(CONTENT_TYPE, JSON);
-            Ok(response)
-        }
+        Operation::OpenApi => Ok(openapi::answer()),
+        Operation::Docs(page) => Ok(page.answer()),
     };
     answer.unwrap_or_else(|error| respond::error(&error))
 }
@@ -194,41 +193,4 @@ pub(crate) fn plain(text: impl Into<bytes::Bytes>) -> Response {
     let mut response = Response::new(ResponseBody::whole(text));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use hyper::Method;
-
-    #[test]
-    fn the_description_has_every_operation_and_no_other() {
-        let document: serde_json::Value = serde_json::from_str(routes::OPENAPI).expect("JSON");
-        let mut described = Vec::new();
-        for (path, methods) in document["paths"].as_object().expect("paths") {
-            let path = path.replace("{topic}", "t").replace("{partition}", "0").replace("{group}", "g");
-            for method in methods.as_object().expect("methods").keys().filter(|name| *name != "parameters") {
-                let method = Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
-                let operation = Operation::find(&method, &path).unwrap_or_else(|error| panic!("{path}: {error:?}"));
-                described.push(operation.name());
-            }
-        }
-        let mut served = Operation::NAMES.to_vec();
-        served.retain(|name| *name != "none");
-        described.sort_unstable();
-        served.sort_unstable();
-        assert_eq!(described, served);
-    }
-
-    #[test]
-    fn every_reference_of_the_description_leads_somewhere() {
-        let text = routes::OPENAPI;
-        let document: serde_json::Value = serde_json::from_str(text).expect("JSON");
-        let references: Vec<&str> =
-            text.split("\"$ref\": \"#").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-        assert!(references.len() > 20);
-        for reference in references {
-            assert!(document.pointer(reference).is_some(), "{reference}");
-        }
-    }
 }

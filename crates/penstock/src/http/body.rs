@@ -101,6 +101,22 @@ impl BodyReader {
         Ok(chunk)
     }
 
+    /// The whole body, of at most `limit` bytes: for documents that are a handful of names and values.
+    ///
+    /// # Errors
+    ///
+    /// 413 for a longer one; otherwise as [`chunk`](Self::chunk).
+    pub(crate) async fn whole(&mut self, limit: usize) -> Result<Vec<u8>, ApiError> {
+        let mut whole = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            if whole.len() + chunk.len() > limit {
+                return Err(ApiError { close: true, ..ApiError::too_large(format!("at most {limit} bytes")) });
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(whole)
+    }
+
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ApiError>> {
         if self.stop.is_cancelled() {
             return Poll::Ready(Err(ApiError::draining()));

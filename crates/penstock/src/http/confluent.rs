@@ -1,6 +1,6 @@
 //! Confluent's REST API, so that clients of its REST Proxy, and of bridges that answer like it, work unchanged.
 //!
-//! What both versions share is here; [`v2`] is the API of `/topics`, `/consumers` and `/brokers`.
+//! What both versions share is here; [`v2`] is the API of `/topics`, `/consumers` and `/brokers`, [`v3`] that of `/v3`.
 //!
 //! * [`media`]: what a body is, and what an answer should be, by their media types
 //! * [`embedded`]: keys and values inside of JSON documents: from bytes, and to bytes
@@ -15,3 +15,4 @@ pub(crate) mod error;
 pub(crate) mod media;
 pub(crate) mod schema;
 pub(crate) mod v2;
+pub(crate) mod v3;

@@ -8,12 +8,40 @@ use std::collections::BTreeMap;
 
 use hyper::Method;
 
-use super::confluent::v2;
+use super::confluent::{v2, v3};
 use super::error::{ApiError, code};
 use super::groups::check_group_name;
+use super::openapi::{self, Page};
 
 /// Kafka's own bound on a topic's name.
 const TOPIC_NAME_BYTES: usize = 249;
+
+/// The names of what is not Confluent's version 3.
+const OWN_NAMES: [&str; 23] = [
+    "health",
+    "openapi",
+    "docs",
+    "produce",
+    "tombstone",
+    "list_topics",
+    "describe_topic",
+    "create_topic",
+    "delete_topic",
+    "read_partition",
+    "read_group",
+    "group_offsets",
+    "commit_offsets",
+    "group_lag",
+    "v2_root",
+    "v2_list_brokers",
+    "v2_list_topics",
+    "v2_describe_topic",
+    "v2_produce",
+    "v2_produce_to_partition",
+    "v2_list_partitions",
+    "v2_describe_partition",
+    "v2_partition_offsets",
+];
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +50,8 @@ pub(crate) enum Operation {
     Health,
     /// `GET /openapi.json`
     OpenApi,
+    /// `GET /docs`, and what it loads
+    Docs(Page),
     /// `POST /v1/topics/{topic}/records`
     Produce(String),
     /// `DELETE /v1/topics/{topic}/records`
@@ -46,41 +76,30 @@ pub(crate) enum Operation {
     GroupLag(String),
     /// Confluent's API, version 2.
     ConfluentV2(v2::Operation),
+    /// Confluent's API, version 3.
+    ConfluentV3(v3::Operation),
 }
 
 impl Operation {
     /// All names that [`name`](Self::name) gives, and one more for what is no operation.
-    pub(crate) const NAMES: [&'static str; 23] = [
-        "health",
-        "openapi",
-        "produce",
-        "tombstone",
-        "list_topics",
-        "describe_topic",
-        "create_topic",
-        "delete_topic",
-        "read_partition",
-        "read_group",
-        "group_offsets",
-        "commit_offsets",
-        "group_lag",
-        "v2_root",
-        "v2_list_brokers",
-        "v2_list_topics",
-        "v2_describe_topic",
-        "v2_produce",
-        "v2_produce_to_partition",
-        "v2_list_partitions",
-        "v2_describe_partition",
-        "v2_partition_offsets",
-        "none",
-    ];
+    pub(crate) const NAMES: [&'static str; OWN_NAMES.len() + v3::Operation::NAMES.len() + 1] = {
+        let mut names = ["none"; OWN_NAMES.len() + v3::Operation::NAMES.len() + 1];
+        names.split_at_mut(OWN_NAMES.len()).0.copy_from_slice(&OWN_NAMES);
+        names
+            .split_at_mut(OWN_NAMES.len())
+            .1
+            .split_at_mut(v3::Operation::NAMES.len())
+            .0
+            .copy_from_slice(&v3::Operation::NAMES);
+        names
+    };
 
     /// What metrics and logs call it.
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Health => "health",
             Self::OpenApi => "openapi",
+            Self::Docs(_) => "docs",
             Self::Produce(_) => "produce",
             Self::Tombstone(_) => "tombstone",
             Self::ListTopics => "list_topics",
@@ -93,12 +112,16 @@ impl Operation {
             Self::CommitOffsets(_) => "commit_offsets",
             Self::GroupLag(_) => "group_lag",
             Self::ConfluentV2(operation) => operation.name(),
+            Self::ConfluentV3(operation) => operation.name(),
         }
     }
 
     /// Finds the operation, or says why there is none: 404, 405 with what is allowed, 400 for a name that cannot be
     /// one.
     pub(crate) fn find(method: &Method, path: &str) -> Result<Self, ApiError> {
+        if let Some(path) = path.strip_prefix("/v3/") {
+            return v3::Operation::find(method, path).map(Self::ConfluentV3);
+        }
         let mut segments = [""; 7];
         let mut count = 0;
         for segment in path.strip_prefix('/').ok_or_else(no_route)?.split('/') {
@@ -110,8 +133,13 @@ impl Operation {
         match &segments[..count] {
             ["healthz"] if get => Ok(Self::Health),
             ["openapi.json"] if get => Ok(Self::OpenApi),
+            ["docs"] if get => Ok(Self::Docs(Page::Html)),
+            ["docs.js"] if get => Ok(Self::Docs(Page::Script)),
+            ["docs.css"] if get => Ok(Self::Docs(Page::Style)),
             ["v1", "topics"] if get => Ok(Self::ListTopics),
-            ["healthz" | "openapi.json"] | ["v1", "topics"] => Err(ApiError::bad_method("GET, HEAD")),
+            ["healthz" | "openapi.json" | "docs" | "docs.js" | "docs.css"] | ["v1", "topics"] => {
+                Err(ApiError::bad_method("GET, HEAD"))
+            }
             ["v1", "topics", topic] => {
                 let topic = topic_name(topic)?;
                 match *method {
@@ -152,12 +180,9 @@ impl Operation {
     }
 }
 
-/// The description of everything that is served.
-pub(crate) const OPENAPI: &str = include_str!("openapi.json");
-
 /// The path of each operation as the description has it, with its parameters' names.
 pub(crate) fn templates() -> BTreeMap<&'static str, String> {
-    let description: serde_json::Value = serde_json::from_str(OPENAPI).expect("a test reads it");
+    let description: serde_json::Value = serde_json::from_slice(&openapi::document()).expect("a test reads it");
     let mut templates = BTreeMap::new();
     for (path, methods) in description["paths"].as_object().into_iter().flatten() {
         // A number is a value of any parameter.
@@ -243,6 +268,8 @@ mod tests {
             ("GET", "/healthz", Operation::Health),
             ("HEAD", "/healthz", Operation::Health),
             ("GET", "/openapi.json", Operation::OpenApi),
+            ("GET", "/docs", Operation::Docs(Page::Html)),
+            ("GET", "/v3/clusters", Operation::ConfluentV3(v3::Operation::ListClusters)),
             ("GET", "/v1/topics", Operation::ListTopics),
             ("GET", "/v1/topics/a.b_c-1", Operation::DescribeTopic(t())),
             ("PUT", "/v1/topics/a.b_c-1", Operation::CreateTopic(t())),

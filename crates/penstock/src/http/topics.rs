@@ -19,7 +19,7 @@ use crate::config::Verb;
 use crate::http1::{Body, ResponseBody};
 
 /// How long Kafka may take for an answer about topics.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// How long the settings of a topic are waited for: without them its description is still one.
 const CONFIGS_PATIENCE: Duration = Duration::from_secs(3);
 /// The description of a topic to create is a handful of numbers and settings.
@@ -148,15 +148,7 @@ pub(crate) async fn create(
     let (head, body) = request.into_parts();
     let grant = context.access.check(caller, name, &[Verb::Admin])?;
     Query::parse(head.uri.query())?.finish()?;
-    let mut reader = context.body_reader(body, grant);
-    let mut document = Vec::new();
-    while let Some(chunk) = reader.chunk().await? {
-        if document.len() + chunk.len() > CREATE_BODY_BYTES {
-            let error = ApiError::too_large(format!("at most {CREATE_BODY_BYTES} bytes"));
-            return Err(ApiError { close: true, ..error });
-        }
-        document.extend_from_slice(&chunk);
-    }
+    let document = context.body_reader(body, grant).whole(CREATE_BODY_BYTES).await?;
     create_as(context, name, &document).await
 }
 

@@ -1,6 +1,7 @@
 //! The bridge as a client meets it: real sockets on loopback, an in-process Kafka behind it.
 
 mod confluent_v2;
+mod confluent_v3;
 mod consume;
 mod cors;
 mod drain;
