@@ -8,21 +8,25 @@
 //! | 3 | | | could not be finished | |
 
 use std::{
-    env, fs, io,
+    env, fs,
+    io::{self, BufRead, IsTerminal, Read},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
+use kafka_client::sasl::Secret;
 use tokio::runtime::{Builder, Runtime};
+use zeroize::Zeroizing;
 
 use crate::{
-    client::{Endpoint, Trust},
+    client::{Endpoint, Login, Proof, Trust},
     config::{
-        Config, Tls,
+        Config, Tls, files,
         values::{parse_bytes, parse_duration},
     },
+    credentials::read_secret,
     log, server, tail,
     upload::{self, Bar, Report, Source},
 };
@@ -51,6 +55,8 @@ enum Command {
     Upload(UploadArgs),
     /// Print the records of a topic as they come, until Ctrl-C.
     Tail(TailArgs),
+    /// Make a line for auth.users_file: reads a password from standard input, prints `NAME:hash`.
+    HashPassword(HashPasswordArgs),
     /// Everything in one process: an in-process Kafka, a throw-away certificate, the bridge, and a file through it.
     #[cfg(feature = "demo")]
     Demo(DemoArgs),
@@ -87,6 +93,49 @@ struct TargetArgs {
     /// Believe any certificate: whoever answers may be anyone.
     #[arg(long)]
     insecure: bool,
+    #[command(flatten)]
+    proof: ProofArgs,
+}
+
+/// Who we are. Secrets come from files or the environment: other users of the host can read command lines.
+#[derive(Debug, Args)]
+struct ProofArgs {
+    /// Log in as this user; the password is in --password-file or in PENSTOCK_PASSWORD.
+    #[arg(long, value_name = "NAME", conflicts_with = "token_file")]
+    user: Option<String>,
+    /// File with the password of --user; one line end at its end does not count.
+    #[arg(long, value_name = "FILE", requires = "user")]
+    password_file: Option<PathBuf>,
+    /// File with a bearer token, read anew for every request. Without it, PENSTOCK_TOKEN is sent if it is set.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM file with the certificate to show, then its intermediates; needs --cert-key.
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    cert: Option<PathBuf>,
+    /// PEM file with the private key of --cert.
+    #[arg(long = "cert-key", value_name = "FILE", requires = "cert")]
+    key_file: Option<PathBuf>,
+}
+
+impl ProofArgs {
+    fn proof(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Proof, String> {
+        let secret = |name| variable(name).filter(|secret| !secret.is_empty()).map(Secret::new);
+        let login = match (&self.user, &self.password_file, &self.token_file) {
+            (Some(user), Some(file), _) => Some(Login::user(user, &read_secret(file)?)?),
+            (Some(user), None, _) => {
+                let password =
+                    secret("PENSTOCK_PASSWORD").ok_or("--user needs --password-file or PENSTOCK_PASSWORD")?;
+                Some(Login::user(user, &password)?)
+            }
+            (None, _, Some(file)) => Some(Login::token_file(file)?),
+            (None, _, None) => secret("PENSTOCK_TOKEN").map(|token| Login::token(&token)).transpose()?,
+        };
+        let certificate = match (&self.cert, &self.key_file) {
+            (Some(cert), Some(key)) => Some(files::certified_key(cert, key).map_err(|error| error.to_string())?),
+            _ => None,
+        };
+        Ok(Proof { certificate, login })
+    }
 }
 
 impl TargetArgs {
@@ -96,7 +145,7 @@ impl TargetArgs {
             Some(file) => Trust::File(file),
             None => Trust::System,
         };
-        Endpoint::new(&self.url, trust)
+        Endpoint::with_proof(&self.url, trust, self.proof.proof(|name| env::var(name).ok())?)
     }
 }
 
@@ -145,6 +194,13 @@ struct TailArgs {
     format: tail::Format,
 }
 
+#[derive(Debug, Args)]
+struct HashPasswordArgs {
+    /// The user's name.
+    #[arg(value_parser = user_name)]
+    name: String,
+}
+
 #[cfg(feature = "demo")]
 #[derive(Debug, Args)]
 struct DemoArgs {
@@ -157,6 +213,12 @@ fn topic(text: &str) -> Result<String, String> {
     let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     let fits = letters && (1..=249).contains(&text.len()) && text != "." && text != "..";
     if fits { Ok(text.to_owned()) } else { Err("a topic has 1 to 249 letters, digits, '.', '_' or '-'".to_owned()) }
+}
+
+fn user_name(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty() && !text.starts_with('#') && text.trim() == text;
+    let fits = fits && !text.contains(|c: char| c == ':' || c.is_control());
+    if fits { Ok(text.to_owned()) } else { Err("a user's name has no colon, and no space at its ends".to_owned()) }
 }
 
 fn record_header(text: &str) -> Result<String, String> {
@@ -208,6 +270,7 @@ pub fn run(cli: Cli) -> ExitCode {
         },
         Command::Upload(args) => upload(&args),
         Command::Tail(args) => tail(args),
+        Command::HashPassword(args) => hash_password(&args.name),
         #[cfg(feature = "demo")]
         Command::Demo(args) => match runtime().block_on(crate::demo::run(args.once)) {
             Ok(()) => ExitCode::SUCCESS,
@@ -303,6 +366,23 @@ fn tail(args: TailArgs) -> ExitCode {
     })
 }
 
+fn hash_password(name: &str) -> ExitCode {
+    if io::stdin().is_terminal() {
+        eprintln!("The password of {name}, then Enter (it is shown):");
+    }
+    let mut line = Zeroizing::new(String::with_capacity(4096));
+    if let Err(error) = io::stdin().lock().take(4096).read_line(&mut line) {
+        return fail(FAILED, &error);
+    }
+    let password = line.strip_suffix('\n').unwrap_or(&line);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if password.is_empty() {
+        return fail(BAD_USAGE, &"the password on standard input is empty");
+    }
+    println!("{name}:{}", crate::auth::hash_password(password.as_bytes()));
+    ExitCode::SUCCESS
+}
+
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("the system has room for one more epoll instance")
 }
@@ -363,6 +443,8 @@ mod tests {
             "check --config penstock.toml",
             &format!("{upload} --header a=b --header a= --window 1MiB --give-up-after 30s --json - x.gz"),
             "tail --url http://b --topic t --from 17 --partition 0 --format value",
+            "tail --url https://b --topic t --user u --password-file p --cert c.pem --cert-key k.pem",
+            "hash-password alice",
         ] {
             parse(good).unwrap_or_else(|error| panic!("{good}: {error}"));
         }
@@ -375,6 +457,12 @@ mod tests {
             format!("{upload} --insecure --ca a.pem f"),
             "upload --url https://b --topic a/b f".to_owned(),
             "tail --url http://b --topic t --from yesterday".to_owned(),
+            "tail --url https://b --topic t --user u --token-file t".to_owned(),
+            "tail --url https://b --topic t --password-file p".to_owned(),
+            "tail --url https://b --topic t --cert c.pem".to_owned(),
+            "tail --url https://b --topic t --password secret".to_owned(),
+            "hash-password a:b".to_owned(),
+            "hash-password".to_owned(),
         ] {
             assert!(parse(&bad).is_err(), "{bad}");
         }

@@ -4,32 +4,37 @@
 
 use std::{
     fmt, io,
-    path::Path,
+    net::IpAddr,
+    path::{Path, PathBuf},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::{Bytes, BytesMut};
 use hyper::{
     Request, Response, Uri,
     body::{Body, Frame, Incoming, SizeHint},
     client::conn::http1,
-    header::HOST,
+    header::{AUTHORIZATION, HOST, HeaderValue},
     http::{request, uri::Scheme},
 };
 use hyper_util::rt::TokioIo;
+use kafka_client::sasl::Secret;
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
+    sign::CertifiedKey,
 };
 use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
 
-use crate::config::files;
+use crate::{config::files, credentials::read_secret};
 
 /// For the TCP connection and the TLS handshake, each.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,6 +50,95 @@ pub enum Trust<'a> {
     Anyone,
 }
 
+/// How we prove who we are to whom we ask. The default proves nothing.
+#[derive(Debug, Default)]
+pub struct Proof {
+    /// Shown in the TLS handshake.
+    pub certificate: Option<CertifiedKey>,
+    /// Sent with every request.
+    pub login: Option<Login>,
+}
+
+/// What `Authorization` says.
+pub enum Login {
+    /// A user's name and password.
+    User(HeaderValue),
+    /// A token in a file, read for every request: an upload may outlive its first token.
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What it held when it could be read last.
+        last: Mutex<HeaderValue>,
+    },
+}
+
+impl Login {
+    /// A user and the password.
+    ///
+    /// # Errors
+    ///
+    /// A name with a colon cannot be sent (RFC 7617).
+    pub fn user(name: &str, password: &Secret) -> Result<Self, String> {
+        if name.contains(':') {
+            return Err("a user's name has no colon".to_owned());
+        }
+        let pair = Zeroizing::new(format!("{name}:{}", password.reveal()));
+        Ok(Self::User(sensitive(&Zeroizing::new(format!("Basic {}", BASE64.encode(pair.as_bytes()))))?))
+    }
+
+    /// The token that a file holds.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be read, or sent.
+    pub fn token_file(path: &Path) -> Result<Self, String> {
+        Ok(Self::TokenFile { last: Mutex::new(read_token(path)?), path: path.to_owned() })
+    }
+
+    /// A token.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be sent.
+    pub fn token(token: &Secret) -> Result<Self, String> {
+        bearer(token).map(Self::User)
+    }
+
+    fn header(&self) -> HeaderValue {
+        match self {
+            Self::User(header) => header.clone(),
+            Self::TokenFile { path, last } => {
+                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Ok(header) = read_token(path) {
+                    *last = header;
+                }
+                last.clone()
+            }
+        }
+    }
+}
+
+/// Shows no secret.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Login")
+    }
+}
+
+fn read_token(path: &Path) -> Result<HeaderValue, String> {
+    bearer(&read_secret(path)?)
+}
+
+fn bearer(token: &Secret) -> Result<HeaderValue, String> {
+    sensitive(&Zeroizing::new(format!("Bearer {}", token.reveal())))
+}
+
+fn sensitive(text: &str) -> Result<HeaderValue, String> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| "a token has no control characters".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 /// A bridge, as its URL names it.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
@@ -55,6 +149,7 @@ pub struct Endpoint {
     /// What paths are appended to; without a slash at its end.
     base: String,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    login: Option<Arc<Login>>,
 }
 
 impl Endpoint {
@@ -64,6 +159,15 @@ impl Endpoint {
     ///
     /// What is wrong with the URL, or with the file of authorities.
     pub fn new(url: &str, trust: Trust<'_>) -> Result<Self, String> {
+        Self::with_proof(url, trust, Proof::default())
+    }
+
+    /// The same, for whom we prove who we are.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new)'s, and without TLS: passwords and tokens only go to loopback so, and certificates nowhere.
+    pub fn with_proof(url: &str, trust: Trust<'_>, proof: Proof) -> Result<Self, String> {
         let wrong = || format!("{url} is not a URL like https://host:8443");
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let encrypted = match uri.scheme() {
@@ -78,7 +182,11 @@ impl Endpoint {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let tls = if encrypted {
             let name = ServerName::try_from(host.clone()).map_err(|_| wrong())?;
-            Some((Arc::new(client_config(trust)?), name))
+            Some((Arc::new(client_config(trust, proof.certificate)?), name))
+        } else if proof.certificate.is_some() {
+            return Err("a client certificate needs https://".to_owned());
+        } else if proof.login.is_some() && !is_loopback(&host) {
+            return Err("a password or a token needs https://, but on loopback".to_owned());
         } else {
             None
         };
@@ -88,12 +196,36 @@ impl Endpoint {
             base: uri.path().trim_end_matches('/').to_owned(),
             host,
             tls,
+            login: proof.login.map(Arc::new),
         })
     }
 
-    /// A request for `path` (which begins with a slash) with its target and `Host` set.
+    /// Reads a URL that secrets or keys come through, so that it has to be `https://` but on loopback. Beside the endpoint:
+    /// what follows its base, a slash if the URL ends in one.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the URL, or with the file of authorities.
+    pub fn behind(url: &str, trust: Trust<'_>) -> Result<(Self, &'static str), String> {
+        let wrong = "must be a URL like https://idp.example.com/path, without a query";
+        let uri: Uri = url.parse().map_err(|_| wrong)?;
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        if uri.scheme_str() == Some("http") && !is_loopback(host) {
+            return Err("must begin with https://: what comes through it must be neither read nor changed".to_owned());
+        }
+        if uri.query().is_some() || uri.host().is_none() {
+            return Err(wrong.to_owned());
+        }
+        Ok((Self::new(url, trust)?, if uri.path().ends_with('/') { "/" } else { "" }))
+    }
+
+    /// A request for `path` (which begins with a slash) with its target, `Host`, and `Authorization` if there is one.
     pub fn request(&self, path: &str) -> request::Builder {
-        Request::builder().uri(format!("{}{path}", self.base)).header(HOST, &self.authority)
+        let request = Request::builder().uri(format!("{}{path}", self.base)).header(HOST, &self.authority);
+        match &self.login {
+            Some(login) => request.header(AUTHORIZATION, login.header()),
+            None => request,
+        }
     }
 
     /// Opens a connection. The runtime drives it until the [`Connection`] is dropped.
@@ -125,13 +257,17 @@ impl fmt::Display for Endpoint {
     }
 }
 
-fn client_config(trust: Trust<'_>) -> Result<ClientConfig, String> {
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn client_config(trust: Trust<'_>, own: Option<CertifiedKey>) -> Result<ClientConfig, String> {
     let roots = match trust {
         Trust::System => files::authorities(None).map_err(|error| error.to_string())?,
         Trust::File(path) => files::authorities(Some(path)).map_err(|error| error.to_string())?,
         Trust::Anyone => rustls::RootCertStore::empty(),
     };
-    let mut config = files::client_tls(roots, None);
+    let mut config = files::client_tls(roots, own);
     if let Trust::Anyone = trust {
         let believer = Arc::new(BelieveAnyone(config.crypto_provider().clone()));
         config.dangerous().set_certificate_verifier(believer);

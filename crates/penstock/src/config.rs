@@ -20,6 +20,7 @@ mod source;
 pub(crate) mod values;
 
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -28,9 +29,10 @@ use std::{
 };
 
 use ipnet::IpNet;
+use jsonwebtoken::Algorithm;
+use source::{Origin, Source};
 
 use crate::client::Endpoint;
-use source::{Origin, Source};
 
 /// Everything `penstock serve` needs, resolved and checked.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub struct Config {
     pub producer: Producer,
     /// What one request may bring.
     pub limits: Limits,
+    /// How callers prove who they are.
+    pub auth: Auth,
     /// Who may do what. Empty only on a loopback listener, which then serves everyone.
     pub access: Vec<AccessRule>,
     /// The management listener.
@@ -57,6 +61,27 @@ pub struct Config {
     pub drain: Drain,
     /// Threads.
     pub runtime: Runtime,
+    /// Where all this is from, to be read again.
+    origins: Origins,
+}
+
+/// What a configuration was read from, and what was there.
+#[derive(Debug, Clone, Default)]
+struct Origins {
+    file: Option<PathBuf>,
+    /// Our own variables alone.
+    environment: Vec<(String, String)>,
+    /// Every value but the rules', by its key's path.
+    values: BTreeMap<&'static str, values::Value>,
+}
+
+/// What a configuration that is read again while the bridge runs has to say.
+#[derive(Debug)]
+pub struct Reread {
+    /// The rules, which can be put in place.
+    pub access: Vec<AccessRule>,
+    /// Keys whose values are others than at the start: they need a restart.
+    pub needs_restart: Vec<&'static str>,
 }
 
 impl Config {
@@ -69,22 +94,49 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut source = Source::default();
-        let mut folder = Path::new("");
-        if let Some(path) = file {
-            let text =
-                fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-            source.read_file(&text);
-            folder = path.parent().unwrap_or(folder);
-        }
-        source.read_environment(environment);
-        resolve::resolve(source, folder)
+        let environment: Vec<_> = environment.into_iter().filter(|(name, _)| source::is_ours(name)).collect();
+        let source = read(file, &environment)?;
+        let mut config = resolve::resolve(source, folder_of(file))?;
+        (config.origins.file, config.origins.environment) = (file.map(Path::to_owned), environment);
+        Ok(config)
+    }
+
+    /// Reads the file anew, with the environment of the start over it. Files that it names are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load)'s.
+    pub fn reread(&self) -> Result<Reread, ConfigError> {
+        let Origins { file, environment, values } = &self.origins;
+        let source = read(file.as_deref(), environment)?;
+        resolve::reread(source, folder_of(file.as_deref()), values)
+    }
+
+    /// The file that it was read from.
+    pub fn file(&self) -> Option<&Path> {
+        self.origins.file.as_deref()
     }
 
     /// The text of docs/configuration.md.
     pub fn reference() -> String {
         reference::write()
     }
+}
+
+fn read(file: Option<&Path>, environment: &[(String, String)]) -> Result<Source, ConfigError> {
+    let mut source = Source::default();
+    if let Some(path) = file {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        source.read_file(&text);
+    }
+    source.read_environment(environment.iter().cloned());
+    Ok(source)
+}
+
+/// Where relative paths begin.
+fn folder_of(file: Option<&Path>) -> &Path {
+    file.and_then(Path::parent).unwrap_or(Path::new(""))
 }
 
 /// Why there is no configuration.
@@ -212,13 +264,73 @@ pub enum Tls {
     Files(TlsFiles),
 }
 
-/// Where the data listener's certificate is.
+/// Where the data listener's certificate is, and whose certificates it asks for.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
     /// PEM, the leaf first, then the intermediates.
     pub certificate: PathBuf,
     /// PEM: PKCS#8, SEC1 or PKCS#1.
     pub key: PathBuf,
+    /// `tls.client_auth`, unless it is off.
+    pub client_auth: Option<ClientAuth>,
+}
+
+/// Whose certificates clients show.
+#[derive(Debug, Clone)]
+pub struct ClientAuth {
+    /// PEM: the authorities that sign them.
+    pub ca: PathBuf,
+    /// PEM: the authorities' revocation lists.
+    pub crl: Option<PathBuf>,
+    /// A client without a certificate is turned away in the handshake.
+    pub required: bool,
+}
+
+/// How callers prove who they are, beside their certificates: `[auth]`.
+#[derive(Debug, Clone, Default)]
+pub struct Auth {
+    /// `name:hash` lines, for HTTP's Basic scheme.
+    pub users_file: Option<PathBuf>,
+    /// JSON Web Tokens, for the Bearer scheme.
+    pub jwt: Option<Jwt>,
+}
+
+impl Auth {
+    /// Whether `Authorization` means anything.
+    pub const fn is_on(&self) -> bool {
+        self.users_file.is_some() || self.jwt.is_some()
+    }
+}
+
+/// Which tokens are believed: `[auth.jwt]`.
+#[derive(Debug, Clone)]
+pub struct Jwt {
+    /// Whose keys sign them.
+    pub keys: JwtKeys,
+    /// `iss`, exactly.
+    pub issuer: String,
+    /// One of `aud`, exactly.
+    pub audience: String,
+    /// Of the signature; never symmetric ones.
+    pub algorithms: Vec<Algorithm>,
+    /// How far clocks may be apart when `exp` and `nbf` are looked at.
+    pub clock_skew: Duration,
+    /// The claim that names the user.
+    pub user_claim: String,
+}
+
+/// Where a JWK set is (RFC 7517).
+#[derive(Debug, Clone)]
+pub enum JwtKeys {
+    /// In a file, which may change.
+    File(PathBuf),
+    /// At a URL, asked from time to time.
+    Url {
+        /// Where, without the path's last slash.
+        endpoint: Endpoint,
+        /// What follows: nothing, or that slash.
+        path: &'static str,
+    },
 }
 
 /// How records become batches: `[producer]`.
@@ -276,6 +388,12 @@ pub struct AccessRule {
 }
 
 impl AccessRule {
+    /// Whether both are for the same callers at the same rates.
+    pub fn has_rates_of(&self, other: &Self) -> bool {
+        (&self.identity, self.rate_bytes, self.rate_requests)
+            == (&other.identity, other.rate_bytes, other.rate_requests)
+    }
+
     /// Whether this rule lets `verb` be done with `topic`.
     pub fn allows(&self, topic: &str, verb: Verb) -> bool {
         self.allow.contains(verb) && self.topics.iter().any(|pattern| pattern.matches(topic))
@@ -299,6 +417,26 @@ pub enum Identity {
     Anyone,
     /// Whoever comes through this VPC endpoint, by the PROXY header's word.
     Endpoint(Box<str>),
+    /// Whoever shows a certificate with this name.
+    Certificate(Box<str>),
+    /// Whoever proves to be this user, by a password or a token.
+    User(Box<str>),
+}
+
+impl Identity {
+    /// As a rule names it.
+    fn parse(text: &str) -> Option<Self> {
+        let named = |prefix| text.strip_prefix(prefix).filter(|name| !name.is_empty()).map(Box::from);
+        if text == "anyone" {
+            Some(Self::Anyone)
+        } else if let Some(name) = named("cert:") {
+            Some(Self::Certificate(name))
+        } else if let Some(name) = named("user:") {
+            Some(Self::User(name))
+        } else {
+            named("vpce-").map(|_| Self::Endpoint(text.into()))
+        }
+    }
 }
 
 /// A name, of a topic or a consumer group, or the beginning of one before a `*`.

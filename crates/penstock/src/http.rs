@@ -33,13 +33,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper::Request;
-use hyper::header::{CONTENT_TYPE, HeaderValue, ORIGIN};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use hyper::{Request, StatusCode};
 use kafka_client::Cluster;
 use produce_pipeline::{Delivery, MemoryBudget, Pipeline, Topic};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::{Authenticator, Remembered};
 use crate::config::Config;
 use crate::http1::{BadHead, Body, ResponseBody, Service};
 use crate::metrics::{Metrics, RouteMetrics};
@@ -57,6 +58,8 @@ use routes::Operation;
 pub(crate) struct Context {
     pub(crate) config: Arc<Config>,
     pub(crate) access: Arc<Access>,
+    /// Where `Authorization` means something.
+    pub(crate) authenticator: Option<Arc<Authenticator>>,
     pub(crate) cluster: Cluster,
     pub(crate) pipeline: Pipeline,
     pub(crate) budget: MemoryBudget,
@@ -122,6 +125,52 @@ impl Context {
 pub(crate) struct Session {
     pub(crate) context: Rc<Context>,
     pub(crate) caller: Rc<Caller>,
+    pub(crate) remembered: Remembered,
+}
+
+impl Session {
+    pub(crate) fn new(context: Rc<Context>, caller: Caller) -> Self {
+        Self { context, caller: Rc::new(caller), remembered: Remembered::default() }
+    }
+
+    /// Who asks this, by the connection and by `Authorization`.
+    async fn identify(&self, authenticator: &Authenticator, headers: &HeaderMap) -> Result<Rc<Caller>, ApiError> {
+        let mut fields = headers.get_all(AUTHORIZATION).iter();
+        let header = match (fields.next(), fields.next()) {
+            (None, _) => return Ok(self.caller.clone()),
+            (Some(header), None) => header,
+            (Some(_), Some(_)) => return Err(ApiError::bad_request("Authorization is there more than once")),
+        };
+        authenticator.identify(header, &self.caller, &self.remembered).await.map_err(|error| {
+            let error = ApiError::of_login(&error);
+            self.context.access.login_failed(&self.caller, &error.message);
+            error
+        })
+    }
+
+    /// Answers a request that has an operation, by whoever asks it.
+    async fn answer(&self, operation: Operation, request: Request<Body>) -> Response {
+        if matches!(operation, Operation::Health) {
+            return run(&self.context, &self.caller, operation, request).await;
+        }
+        if self.caller.is_balancer {
+            return respond::error(&ApiError::denied("a health check may ask for /healthz alone"));
+        }
+        let Some(authenticator) = &self.context.authenticator else {
+            return run(&self.context, &self.caller, operation, request).await;
+        };
+        let header = request.headers().get(AUTHORIZATION).cloned();
+        let mut response = match self.identify(authenticator, request.headers()).await {
+            Ok(caller) => run(&self.context, &caller, operation, request).await,
+            Err(error) => respond::error(&error),
+        };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            for challenge in authenticator.challenges(header.as_ref()) {
+                response.headers_mut().append(WWW_AUTHENTICATE, challenge);
+            }
+        }
+        response
+    }
 }
 
 impl Service for Session {
@@ -142,10 +191,7 @@ impl Service for Session {
         }
         let answer = async {
             match found {
-                Ok(operation) if self.caller.is_balancer && !matches!(operation, Operation::Health) => {
-                    respond::error(&ApiError::denied("a health check may ask for /healthz alone"))
-                }
-                Ok(operation) => run(&self.context, &self.caller, operation, request).await,
+                Ok(operation) => self.answer(operation, request).await,
                 Err(error) => respond::error(&error),
             }
         };

@@ -1,5 +1,6 @@
 //! The bridge.
 
+mod auth;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -28,6 +28,7 @@ use std::{
 use kafka_client::{Cluster, ErrorCode};
 use produce_pipeline::{MemoryBudget, Observer, Outcome};
 
+use crate::auth::Scheme;
 use crate::telemetry::spans::SpanCounts;
 use histogram::{Histogram, Scale};
 
@@ -49,6 +50,14 @@ struct Inner {
     workers: Box<[Worker]>,
     connections_refused: AtomicU64,
     tls_handshakes_failed: AtomicU64,
+    /// When certificates and revocation lists are over, seconds since the epoch. [`NEVER`]: there are none.
+    certificate_until: AtomicU64,
+    lists_until: AtomicU64,
+    /// By [`Scheme`], then by [`LoginResult`].
+    logins: [[AtomicU64; LoginResult::ALL.len()]; Scheme::ALL.len()],
+    /// By [`Reloaded`].
+    reloads: [Reloads; Reloaded::ALL.len()],
+    restart_needed: AtomicBool,
     /// By [`ProxyRefusal`].
     proxy_headers_refused: [AtomicU64; ProxyRefusal::ALL.len()],
     /// In the order in which they were asked for.
@@ -95,6 +104,60 @@ impl ProxyRefusal {
     ];
 }
 
+/// What is no point in time.
+const NEVER: u64 = u64::MAX;
+
+/// What came of looking at credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LoginResult {
+    /// They are right.
+    Ok,
+    /// They are not.
+    Refused,
+    /// Too many of that address were not: these were not looked at.
+    TooMany,
+    /// There was no time to look at them, or nothing to hold them against.
+    Unavailable,
+}
+
+impl LoginResult {
+    /// In the order of their discriminants, with their labels.
+    const ALL: [(Self, &'static str); 4] =
+        [(Self::Ok, "ok"), (Self::Refused, "refused"), (Self::TooMany, "too_many"), (Self::Unavailable, "unavailable")];
+}
+
+/// What can be read anew while the bridge runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reloaded {
+    Tls,
+    Rules,
+    Users,
+    Keys,
+}
+
+impl Reloaded {
+    /// In the order of their discriminants.
+    const ALL: [Self; 4] = [Self::Tls, Self::Rules, Self::Users, Self::Keys];
+
+    /// For logs and labels.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Rules => "rules",
+            Self::Users => "users",
+            Self::Keys => "jwt_keys",
+        }
+    }
+}
+
+#[derive(Default)]
+struct Reloads {
+    ok: AtomicU64,
+    failed: AtomicU64,
+    /// The last one failed.
+    failing: AtomicBool,
+}
+
 #[derive(Default)]
 struct Worker {
     connections_opened: AtomicU64,
@@ -113,6 +176,11 @@ impl Metrics {
             workers: (0..workers).map(|_| Worker::default()).collect(),
             connections_refused: AtomicU64::new(0),
             tls_handshakes_failed: AtomicU64::new(0),
+            certificate_until: AtomicU64::new(NEVER),
+            lists_until: AtomicU64::new(NEVER),
+            logins: Default::default(),
+            reloads: Default::default(),
+            restart_needed: AtomicBool::new(false),
             proxy_headers_refused: Default::default(),
             routes: Mutex::new(Vec::new()),
             body_bytes: AtomicU64::new(0),
@@ -181,6 +249,30 @@ impl Metrics {
     /// A TLS handshake ended without a session: a bad client, a timeout, or a plain health check's probe.
     pub fn tls_handshake_failed(&self) {
         self.0.tls_handshakes_failed.fetch_add(1, Relaxed);
+    }
+
+    /// When the first certificate of the chain ends, and when the first revocation list is out of date; seconds since the
+    /// epoch.
+    pub(crate) fn set_tls_expiry(&self, certificate: u64, lists: Option<u64>) {
+        self.0.certificate_until.store(certificate, Relaxed);
+        self.0.lists_until.store(lists.unwrap_or(NEVER), Relaxed);
+    }
+
+    /// Credentials were looked at. What a connection remembers is not.
+    pub(crate) fn login(&self, scheme: Scheme, result: LoginResult) {
+        self.0.logins[scheme as usize][result as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Something was read anew, and put in place or not.
+    pub(crate) fn reloaded(&self, what: Reloaded, is_ok: bool) {
+        let reloads = &self.0.reloads[what as usize];
+        if is_ok { &reloads.ok } else { &reloads.failed }.fetch_add(1, Relaxed);
+        reloads.failing.store(!is_ok, Relaxed);
+    }
+
+    /// Whether the configuration's file says something else than what runs.
+    pub(crate) fn set_restart_needed(&self, is_needed: bool) {
+        self.0.restart_needed.store(is_needed, Relaxed);
     }
 
     /// A connection was closed before its first byte was served, because of the PROXY header in front of it.

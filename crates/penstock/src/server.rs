@@ -7,6 +7,7 @@
 //!   acceptor ── fewest connections ───▶    "
 //!   management listener                    "
 //!   signals, drain ── phases ─────────▶    "
+//!   reloads: certificates, rules, users    "
 //! ```
 //!
 //! # How it stops
@@ -26,6 +27,7 @@
 mod listener;
 mod management;
 mod proxy_protocol;
+mod reload;
 mod tls;
 mod worker;
 
@@ -44,14 +46,16 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::{Authenticator, Tokens};
 use crate::config::{Config, Tls};
 use crate::http::access::Access;
 use crate::http::groups::Groups;
 use crate::http::routes;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Reloaded};
 use crate::telemetry::{Telemetry, spans::Spans};
 use listener::{Acceptor, Room, WorkerPort};
 use management::Management;
+use reload::{Reloader, Source};
 use tls::TlsState;
 use worker::{Parts, Phase, Worker};
 
@@ -72,9 +76,12 @@ pub enum ServeError {
         /// What the system says.
         source: io::Error,
     },
-    /// Certificate or key cannot be used.
+    /// Certificate, key, or what else TLS needs cannot be used.
     #[error("{0}")]
     Tls(Box<dyn std::error::Error + Send + Sync>),
+    /// Users or keys of tokens cannot be used.
+    #[error("{0}")]
+    Auth(String),
     /// A thread, a runtime or a signal handler cannot be had.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -95,19 +102,21 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         // Before the first connection: a signal from now on is a drain.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let server = Server::start(config).await?;
         let mut out = io::stdout().lock();
         // Whoever started us may not read what we print.
         let _ = writeln!(out, "listening data {}\nlistening management {}", server.data_url(), server.management_url());
         let _ = out.flush();
         drop(out);
-        let stop = server.stop_handle();
+        let (stop, reload) = (server.stop_handle(), server.reload_handle());
         let mut finished = std::pin::pin!(server.finished());
         loop {
             tokio::select! {
                 result = finished.as_mut() => return result,
                 _ = terminate.recv() => stop.stop(),
                 _ = interrupt.recv() => stop.stop(),
+                _ = hangup.recv() => reload.reload(),
             }
         }
     })
@@ -120,6 +129,7 @@ pub struct Server {
     management: SocketAddr,
     scheme: &'static str,
     stop: StopHandle,
+    reload: ReloadHandle,
     /// Runs until the drain is over.
     supervisor: JoinHandle<Result<(), ServeError>>,
 }
@@ -135,6 +145,17 @@ impl StopHandle {
     }
 }
 
+/// Has everything that can change without a restart read anew, as SIGHUP does. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ReloadHandle(watch::Sender<u32>);
+
+impl ReloadHandle {
+    /// Returns at once; the log and the metrics tell what came of it.
+    pub fn reload(&self) {
+        self.0.send_modify(|times| *times = times.wrapping_add(1));
+    }
+}
+
 impl Server {
     /// Starts everything on the current runtime and on threads of the workers' own. Returns when both listeners are
     /// bound; it does not wait for Kafka, which `/readyz` tells.
@@ -143,16 +164,17 @@ impl Server {
     ///
     /// When an address cannot be bound, the certificate cannot be used, or a thread cannot be had.
     pub async fn start(config: Config) -> Result<Self, ServeError> {
+        let metrics = Metrics::new(config.runtime.workers);
         let tls = match &config.tls {
             Tls::Off => None,
-            Tls::Files(files) => Some(Arc::new(TlsState::load(files).map_err(ServeError::Tls)?)),
+            Tls::Files(files) => Some(Arc::new(TlsState::load(files, &metrics).map_err(ServeError::Tls)?)),
         };
+        let authenticator = Authenticator::new(&config.auth, &metrics).map_err(ServeError::Auth)?.map(Arc::new);
         let listener = bind("listen.address", config.listen.address).await?;
         let management_listener = bind("management.address", config.management.address).await?;
         let (data, management) = (listener.local_addr()?, management_listener.local_addr()?);
         let config = Arc::new(config);
 
-        let metrics = Metrics::new(config.runtime.workers);
         let budget = MemoryBudget::new(config.producer.memory_bytes);
         let cluster = Cluster::start(config.kafka.clone());
         metrics.set_budget(budget.clone());
@@ -178,6 +200,7 @@ impl Server {
             let parts = Parts {
                 config: config.clone(),
                 access: access.clone(),
+                authenticator: authenticator.clone(),
                 cluster: cluster.clone(),
                 budget: budget.clone(),
                 groups: groups.clone(),
@@ -199,6 +222,13 @@ impl Server {
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (stop, stops) = watch::channel(0);
+        let (reload, reloads) = watch::channel(0);
+        let rest = Rest {
+            reloader: Reloader::new(sources(&config, &access, tls.as_ref(), authenticator.as_deref()), metrics.clone()),
+            reloads,
+            tokens: authenticator.as_ref().and_then(|authenticator| authenticator.tokens().cloned()),
+            metrics: metrics.clone(),
+        };
         let supervisor = Supervisor {
             phase,
             draining,
@@ -210,8 +240,8 @@ impl Server {
         };
         // The workers have it: what exports spans ends after them.
         drop(telemetry);
-        let supervisor = tokio::spawn(supervisor.run(acceptor, management_listener, tls));
-        Ok(Self { data, management, scheme, stop: StopHandle(stop), supervisor })
+        let supervisor = tokio::spawn(supervisor.run(acceptor, management_listener, rest));
+        Ok(Self { data, management, scheme, stop: StopHandle(stop), reload: ReloadHandle(reload), supervisor })
     }
 
     /// Where the data listener is, with its real port.
@@ -239,6 +269,11 @@ impl Server {
         self.stop.clone()
     }
 
+    /// How to have it read anew what can change.
+    pub fn reload_handle(&self) -> ReloadHandle {
+        self.reload.clone()
+    }
+
     /// Waits until the bridge has stopped and drained.
     ///
     /// # Errors
@@ -258,6 +293,51 @@ async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, Se
     TcpListener::bind(address).await.map_err(|source| ServeError::Bind { name, address, source })
 }
 
+/// Everything that is read from files and may change.
+fn sources(
+    config: &Arc<Config>,
+    access: &Arc<Access>,
+    tls: Option<&Arc<TlsState>>,
+    authenticator: Option<&Authenticator>,
+) -> Vec<Source> {
+    let mut sources = vec![Source::Rules(config.clone(), access.clone())];
+    sources.extend(tls.map(|tls| Source::Tls(tls.clone())));
+    sources.extend(authenticator.and_then(|auth| auth.users()).map(|users| Source::Users(users.clone())));
+    sources.extend(authenticator.and_then(|auth| auth.tokens()).map(|tokens| Source::Keys(tokens.clone())));
+    sources
+}
+
+/// What goes on beside the listeners, until the workers have ended.
+struct Rest {
+    reloader: Reloader,
+    reloads: watch::Receiver<u32>,
+    tokens: Option<Arc<Tokens>>,
+    metrics: Metrics,
+}
+
+impl Rest {
+    async fn run(self) {
+        let Self { reloader, reloads, tokens, metrics } = self;
+        let told = |answer: Result<(), String>| {
+            metrics.reloaded(Reloaded::Keys, answer.is_ok());
+            if let Err(problem) = answer {
+                tracing::error!(
+                    what = Reloaded::Keys.name(),
+                    problem,
+                    "what signs tokens cannot be learned; the old stays"
+                );
+            }
+        };
+        let following = async {
+            match &tokens {
+                Some(tokens) => tokens.follow(told).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::join!(reloader.run(reloads), following);
+    }
+}
+
 /// Takes the process through its phases.
 struct Supervisor {
     config: Arc<Config>,
@@ -272,19 +352,14 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    async fn run(
-        mut self,
-        acceptor: Acceptor,
-        management_listener: TcpListener,
-        tls: Option<Arc<TlsState>>,
-    ) -> Result<(), ServeError> {
+    async fn run(mut self, acceptor: Acceptor, management_listener: TcpListener, rest: Rest) -> Result<(), ServeError> {
         let stop_accepting = CancellationToken::new();
         let stop_management = CancellationToken::new();
         // Its thread ends even if this task is dropped.
         let _managed = stop_management.clone().drop_guard();
         let accepting = tokio::spawn(acceptor.run(stop_accepting.clone()));
         let managing = self.management.clone().start(management_listener.into_std()?, stop_management.clone())?;
-        let reloading = tls.map(|tls| tokio::spawn(async move { tls.watch().await }));
+        let rest = tokio::spawn(rest.run());
 
         let result = self.serve_and_drain(&stop_accepting, accepting).await;
         // Workers that are left after a failure must not go on.
@@ -292,9 +367,7 @@ impl Supervisor {
         for worker in self.workers {
             worker.join().await;
         }
-        if let Some(reloading) = reloading {
-            reloading.abort();
-        }
+        rest.abort();
         if let Some(mut exporting) = self.exporting {
             // The process does not stay for a collector that is away.
             if tokio::time::timeout(LAST_SPANS, &mut exporting).await.is_err() {

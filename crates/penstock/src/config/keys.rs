@@ -12,7 +12,6 @@ pub(super) struct Key {
     pub(super) path: &'static str,
     pub(super) kind: Kind,
     pub(super) default: Default,
-    pub(super) served: Served,
     /// One paragraph of Markdown: what it is, its unit, what changing it costs.
     pub(super) doc: &'static str,
 }
@@ -56,8 +55,6 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Choice {
     pub(super) word: &'static str,
-    /// Words known by name whose feature this version does not have are refused with a sentence of their own.
-    pub(super) served: bool,
 }
 
 /// What a setting is when nobody sets it.
@@ -71,29 +68,12 @@ pub(super) enum Default {
     Required,
 }
 
-/// Whether this version does what the setting says.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Served {
-    Yes,
-    /// Known by name; setting it is a mistake.
-    NotYet,
-}
-
 const fn word(word: &'static str) -> Choice {
-    Choice { word, served: true }
-}
-
-const fn not_yet(word: &'static str) -> Choice {
-    Choice { word, served: false }
+    Choice { word }
 }
 
 const fn key(path: &'static str, kind: Kind, default: Default, doc: &'static str) -> Key {
-    Key { path, kind, default, served: Served::Yes, doc }
-}
-
-/// A setting of a feature that this version does not have.
-const fn reserved(path: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { path, kind, default: Default::Unset("not set"), served: Served::NotYet, doc }
+    Key { path, kind, default, doc }
 }
 
 const fn seconds(min: u64, max: u64) -> Kind {
@@ -108,7 +88,22 @@ const DAY: u64 = 24 * 60 * 60;
 /// Names a section in docs/configuration.md.
 pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("listen", "The data listener: everything but health and metrics."),
-    ("tls", "TLS of the data listener: 1.3 and 1.2, ALPN `http/1.1`."),
+    (
+        "tls",
+        "TLS of the data listener: 1.3 and 1.2, ALPN `http/1.1`. The files are watched: when one has changed and they fit \
+         together, connections to come get them, and no session of before is resumed; else the old ones stay, which \
+         `penstock_reload_failing` and the log tell.",
+    ),
+    (
+        "auth",
+        "How callers prove to be the `user:…` of a rule. Without any of these keys `Authorization` is ignored. \
+         Files are watched, and read anew on SIGHUP, too. Without TLS, passwords and tokens can be read on their way.",
+    ),
+    (
+        "auth.jwt",
+        "JSON Web Tokens, `Authorization: Bearer …` (RFC 6750, RFC 7519). A token needs a signature by a key of the set, \
+         `iss`, `aud` and `exp`; `nbf` counts where it is there.",
+    ),
     ("kafka", "How the brokers are reached."),
     ("kafka.sasl", "Authentication to the brokers by SASL."),
     ("producer", "How records become batches, and how long they may take."),
@@ -240,14 +235,87 @@ pub(super) const KEYS: &[Key] = &[
         Default::Unset("required unless `tls.mode = \"off\"`"),
         "PEM file with the certificate's private key (PKCS#8, SEC1 or PKCS#1, not encrypted).",
     ),
-    reserved("tls.client_ca", Kind::File, "PEM file with the authorities that sign clients' certificates."),
+    key(
+        "tls.client_ca",
+        Kind::File,
+        Default::Unset("required with `client_auth`"),
+        "PEM file with the authorities that sign clients' certificates. Only they are believed; take one that signs \
+         nothing else.",
+    ),
     key(
         "tls.client_auth",
-        Kind::Choice(&[word("off"), not_yet("optional"), not_yet("required")]),
+        Kind::Choice(&[word("off"), word("optional"), word("required")]),
         Default::Value("off"),
-        "Whether clients are asked for a certificate.",
+        "Whether clients are asked for a certificate, which makes them the `cert:…` of a rule. `optional` serves those \
+         without one, too, as far as a rule allows; `required` turns them away in the handshake, a load balancer's TLS \
+         health checks among them. A certificate that does not hold (unknown authority, expired, revoked) is turned away \
+         under both.",
     ),
-    reserved("tls.crl", Kind::File, "PEM file with the revocation lists of `tls.client_ca`."),
+    key(
+        "tls.crl",
+        Kind::File,
+        Default::Unset("nothing is revoked"),
+        "PEM file with the revocation lists of `tls.client_ca`: one of each authority there, and of each intermediate. A \
+         certificate whose authority has no list, or one that is out of date, is refused. A connection that is open when \
+         its certificate is revoked goes on: `listen.max_connection_age` bounds that.",
+    ),
+    key(
+        "auth.users_file",
+        Kind::File,
+        Default::Unset("no users"),
+        "Users for `Authorization: Basic …`, a line `name:hash` each; `#` begins a comment. A hash is Argon2 (`$argon2id$…`) or \
+         bcrypt (`$2b$…`, at most 72 bytes of password); `penstock hash-password NAME` prints a line. Hashes that cost more than 256 MiB \
+         or about a second are refused. A password that was right is not hashed again until the file changes.",
+    ),
+    key(
+        "auth.jwt.keys",
+        Kind::Text,
+        Default::Unset("no tokens"),
+        "The JWK set with the issuer's public keys: a file, or `https://…` (`http://` on loopback), asked every five minutes and \
+         when a token names a key that is not there. Symmetric keys are skipped.",
+    ),
+    key(
+        "auth.jwt.ca",
+        Kind::Text,
+        Default::Value("system"),
+        "Who may sign the certificate behind `keys`: `system` for the host's authorities, or a PEM file, whose authorities are \
+         then the only ones.",
+    ),
+    key("auth.jwt.issuer", Kind::Text, Default::Unset("required with `keys`"), "What `iss` must be, to the letter."),
+    key(
+        "auth.jwt.audience",
+        Kind::Text,
+        Default::Unset("required with `keys`"),
+        "What must be in `aud`: the name that the issuer has for this bridge. Tokens for others do not count.",
+    ),
+    key(
+        "auth.jwt.algorithms",
+        Kind::Choices(&[
+            word("RS256"),
+            word("RS384"),
+            word("RS512"),
+            word("PS256"),
+            word("PS384"),
+            word("PS512"),
+            word("ES256"),
+            word("ES384"),
+            word("EdDSA"),
+        ]),
+        Default::Unset("`RS256`, `PS256`, `ES256`, `ES384` and `EdDSA`"),
+        "The signatures that are believed. `none` and HMAC never are.",
+    ),
+    key(
+        "auth.jwt.clock_skew",
+        seconds(0, 600),
+        Default::Value("60s"),
+        "How far the issuer's clock may be from this host's when `exp` and `nbf` are looked at.",
+    ),
+    key(
+        "auth.jwt.user_claim",
+        Kind::Text,
+        Default::Value("sub"),
+        "The claim whose text is the user's name. A user of `users_file` and a token of the same name are the same `user:…`.",
+    ),
     key(
         "kafka.bootstrap_servers",
         Kind::Servers,
@@ -525,8 +593,11 @@ pub(super) const ACCESS_KEYS: &[Key] = &[
         "access.identity",
         Kind::Text,
         Default::Required,
-        "Who the rule is for: `anyone`, every caller, known or not; or the id of a VPC endpoint, `vpce-…`, which needs \
-         `listen.proxy_protocol`. `cert:…` (a client certificate's name) and `user:…` are known by name and refused.",
+        "Who the rule is for. `anyone`: every caller, known or not. `vpce-…`: who comes through this VPC endpoint; needs \
+         `listen.proxy_protocol`. `cert:NAME`: who shows a certificate whose subject's CN or one of whose alternative \
+         names (DNS, URI, e-mail, IP address) is NAME, as a whole and to the letter, but for the case of DNS names; a \
+         wildcard in a certificate is no more than its text; needs `tls.client_auth`. `user:NAME`: who logs in with that \
+         user's password, or with a token for it; needs `[auth]`. A caller is all that it proves to be at once.",
     ),
     key(
         "access.topics",

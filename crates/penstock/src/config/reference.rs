@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::keys::{ACCESS_KEYS, Default, KEYS, Key, Kind, SECTIONS, Served};
+use super::keys::{ACCESS_KEYS, Default, KEYS, Key, Kind, SECTIONS};
 
 const INTRODUCTION: &str = "\
 # Configuration
@@ -33,8 +33,6 @@ A file that is enough for a first try, over plain HTTP on this host:
 
     [kafka]
     bootstrap_servers = [\"127.0.0.1:9092\"]
-
-Keys marked *not served by this version* have their name already; setting them is a mistake that says so.
 ";
 
 const ACCESS: &str = "
@@ -69,29 +67,15 @@ fn write_keys(out: &mut String, keys: impl Iterator<Item = &'static Key>) {
 
 fn write_key(out: &mut String, key: &Key) -> fmt::Result {
     write!(out, "\n### `{}`\n\n", key.path)?;
-    if key.served == Served::NotYet {
-        out.push_str("*Not served by this version.* ");
-    }
     writeln!(out, "{}", key.doc)?;
-    if key.served == Served::Yes {
-        write!(out, "\nValue: {}", key.kind)?;
-        let later: Vec<_> = match key.kind {
-            Kind::Choice(choices) => choices.iter().filter(|choice| !choice.served).collect(),
-            _ => Vec::new(),
-        };
-        for (index, choice) in later.iter().enumerate() {
-            let before = if index == 0 { " (not served by this version: " } else { ", " };
-            write!(out, "{before}\"{}\"", choice.word)?;
+    writeln!(out, "\nValue: {}.  ", key.kind)?;
+    match (&key.default, key.kind) {
+        (Default::Required, _) => out.push_str("Required.\n"),
+        (Default::Unset(meaning), _) => writeln!(out, "Default: {meaning}.")?,
+        (Default::Value(value), Kind::Boolean | Kind::Count { .. } | Kind::Bytes { .. }) => {
+            writeln!(out, "Default: `{value}`.")?;
         }
-        out.push_str(if later.is_empty() { ".  \n" } else { ").  \n" });
-        match (&key.default, key.kind) {
-            (Default::Required, _) => out.push_str("Required.\n"),
-            (Default::Unset(meaning), _) => writeln!(out, "Default: {meaning}.")?,
-            (Default::Value(value), Kind::Boolean | Kind::Count { .. } | Kind::Bytes { .. }) => {
-                writeln!(out, "Default: `{value}`.")?;
-            }
-            (Default::Value(value), _) => writeln!(out, "Default: `\"{value}\"`.")?,
-        }
+        (Default::Value(value), _) => writeln!(out, "Default: `\"{value}\"`.")?,
     }
     Ok(())
 }

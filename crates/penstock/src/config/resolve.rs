@@ -9,14 +9,15 @@ use std::{
     time::Duration,
 };
 
+mod auth;
 mod sasl;
 
 use kafka_records::Compression;
 
 use super::{
-    AccessRule, Allow, Config, ConfigError, Cors, Dialect, Drain, Identity, Limits, Listen, Log, LogFormat, Management,
-    Mistake, NamePattern, Producer, Runtime, Telemetry, Tls, TlsFiles, Validate, files,
-    keys::{ACCESS_KEYS, Default, KEYS, Key, Kind, Served},
+    AccessRule, Allow, ClientAuth, Config, ConfigError, Cors, Dialect, Drain, Identity, Limits, Listen, Log, LogFormat,
+    Management, Mistake, NamePattern, Origins, Producer, Reread, Runtime, Telemetry, Tls, TlsFiles, Validate, files,
+    keys::{ACCESS_KEYS, Default, KEYS, Key, Kind},
     memory,
     source::{Origin, Source, Values, Written},
     values::{Raw, Value, parse_network},
@@ -30,8 +31,7 @@ const DELIVERY_QUOTA: usize = 4 * 1024 * 1024;
 /// `folder` is where relative paths begin.
 pub(super) fn resolve(source: Source, folder: &Path) -> Result<Config, ConfigError> {
     let mut mistakes = source.mistakes;
-    let rules: Vec<Settings<'_>> =
-        source.rules.into_values().map(|rule| Settings::typed(ACCESS_KEYS, rule, folder)).collect();
+    let rules = typed_rules(source.rules, folder);
     let mut settings = Settings::typed(KEYS, source.values, folder);
 
     let config = Config {
@@ -40,17 +40,16 @@ pub(super) fn resolve(source: Source, folder: &Path) -> Result<Config, ConfigErr
         kafka: kafka(&mut settings),
         producer: producer(&mut settings),
         limits: limits(&settings),
+        auth: auth::auth(&mut settings),
         access: Vec::new(),
         management: Management { address: settings.address("management.address") },
         log: log(&mut settings),
         telemetry: telemetry(&mut settings),
         drain: drain(&mut settings),
         runtime: runtime(&settings),
+        origins: Origins { values: settings.values.clone(), ..Origins::default() },
     };
-    let (access, wrong_rules) = access(rules, config.listen.proxy_trusted.is_some());
-    if access.is_empty() && wrong_rules.is_empty() && !is_loopback(config.listen.address.ip()) {
-        settings.mistake("listen.address", WITHOUT_RULES);
-    }
+    let (access, wrong_rules) = access(rules, &mut settings);
     let (data, management) = (config.listen.address, config.management.address);
     let overlap = data.ip() == management.ip() || data.ip().is_unspecified() || management.ip().is_unspecified();
     if data.port() == management.port() && data.port() != 0 && overlap {
@@ -60,6 +59,29 @@ pub(super) fn resolve(source: Source, folder: &Path) -> Result<Config, ConfigErr
     mistakes.append(&mut settings.mistakes);
     mistakes.extend(wrong_rules);
     if mistakes.is_empty() { Ok(Config { access, ..config }) } else { Err(ConfigError::Mistakes(mistakes)) }
+}
+
+/// The rules, and what else is no longer as it was at the start.
+pub(super) fn reread(
+    source: Source,
+    folder: &Path,
+    before: &BTreeMap<&'static str, Value>,
+) -> Result<Reread, ConfigError> {
+    let mut mistakes = source.mistakes;
+    let rules = typed_rules(source.rules, folder);
+    let mut settings = Settings::typed(KEYS, source.values, folder);
+    let (access, wrong_rules) = access(rules, &mut settings);
+    mistakes.append(&mut settings.mistakes);
+    mistakes.extend(wrong_rules);
+    if !mistakes.is_empty() {
+        return Err(ConfigError::Mistakes(mistakes));
+    }
+    let changed = |key: &&Key| settings.values.get(key.path) != before.get(key.path);
+    Ok(Reread { access, needs_restart: KEYS.iter().filter(changed).map(|key| key.path).collect() })
+}
+
+fn typed_rules(rules: BTreeMap<usize, Values>, folder: &Path) -> Vec<Settings<'_>> {
+    rules.into_values().map(|rule| Settings::typed(ACCESS_KEYS, rule, folder)).collect()
 }
 
 const WITHOUT_RULES: &str = "is reachable from other hosts, and no [[access]] rule says who may do what. Listen on \
@@ -107,6 +129,7 @@ fn cors(settings: &mut Settings<'_>) -> Option<Cors> {
 
 fn tls(settings: &mut Settings<'_>) -> Tls {
     if settings.word("tls.mode") == "off" {
+        settings.unused(&["tls.client_auth", "tls.client_ca", "tls.crl"], "needs tls.mode = \"on\"");
         return Tls::Off;
     }
     let why = "is required unless tls.mode = \"off\"";
@@ -116,7 +139,23 @@ fn tls(settings: &mut Settings<'_>) -> Tls {
     {
         settings.mistake(if error.path() == key { "tls.key" } else { "tls.certificate" }, error.to_string());
     }
-    Tls::Files(TlsFiles { certificate: certificate.unwrap_or_default(), key: key.unwrap_or_default() })
+    let client_auth = client_auth(settings);
+    Tls::Files(TlsFiles { certificate: certificate.unwrap_or_default(), key: key.unwrap_or_default(), client_auth })
+}
+
+fn client_auth(settings: &mut Settings<'_>) -> Option<ClientAuth> {
+    let word = settings.word("tls.client_auth");
+    if word == "off" {
+        settings.unused(&["tls.client_ca", "tls.crl"], "needs tls.client_auth = \"optional\" or \"required\"");
+        return None;
+    }
+    let ca = settings.required("tls.client_ca", "is required with tls.client_auth")?;
+    let auth = ClientAuth { ca, crl: settings.file("tls.crl"), required: word == "required" };
+    match files::client_verifier(&auth) {
+        Ok(_) => Some(auth),
+        Err(error) if error.path() == auth.ca => settings.missing("tls.client_ca", &error.to_string()),
+        Err(error) => settings.missing("tls.crl", &error.to_string()),
+    }
 }
 
 fn kafka(settings: &mut Settings<'_>) -> kafka_client::Config {
@@ -254,27 +293,10 @@ fn runtime(settings: &Settings<'_>) -> Runtime {
 }
 
 /// The rules, and what is wrong with any of them.
-fn access(rules: Vec<Settings<'_>>, proxied: bool) -> (Vec<AccessRule>, Vec<Mistake>) {
+fn access(rules: Vec<Settings<'_>>, settings: &mut Settings<'_>) -> (Vec<AccessRule>, Vec<Mistake>) {
     let (mut resolved, mut wrong) = (Vec::new(), Vec::new());
     for (index, mut rule) in rules.into_iter().enumerate() {
-        let identity = match rule.text("access.identity") {
-            Some(id) if id.starts_with("vpce-") => {
-                if !proxied {
-                    rule.mistake("access.identity", "needs listen.proxy_protocol = \"required\"");
-                }
-                Identity::Endpoint(id.into())
-            }
-            Some(identity) if identity != "anyone" => {
-                let known = ["cert:", "user:"].iter().any(|prefix| identity.starts_with(prefix));
-                let not_yet = if known { "is not served by this version; it " } else { "" };
-                rule.mistake(
-                    "access.identity",
-                    format!("{not_yet}must be \"anyone\" or a VPC endpoint's id, \"vpce-…\""),
-                );
-                Identity::Anyone
-            }
-            _ => Identity::Anyone,
-        };
+        let identity = identity(&mut rule, settings);
         let patterns = |names: Vec<String>| names.iter().map(|name| NamePattern::parse(name)).collect::<Vec<_>>();
         let (topics, mut groups) = (patterns(rule.list("access.topics")), patterns(rule.list("access.groups")));
         if rule.get("access.groups").is_none() && topics.iter().any(NamePattern::is_all) {
@@ -291,7 +313,36 @@ fn access(rules: Vec<Settings<'_>>, proxied: bool) -> (Vec<AccessRule>, Vec<Mist
         resolved.push(AccessRule { identity, topics, groups, allow, rate_bytes, rate_requests });
         wrong.extend(rule.mistakes.into_iter().map(|mistake| mistake.in_rule(index)));
     }
+    if resolved.is_empty() && !is_loopback(settings.address("listen.address").ip()) {
+        settings.mistake("listen.address", WITHOUT_RULES);
+    }
     (resolved, wrong)
+}
+
+/// Who a rule is for, if the settings let anybody prove to be that.
+fn identity(rule: &mut Settings<'_>, settings: &Settings<'_>) -> Identity {
+    let Some(text) = rule.text("access.identity") else {
+        return Identity::Anyone;
+    };
+    let Some(identity) = Identity::parse(&text) else {
+        let must = "must be \"anyone\", a VPC endpoint's id \"vpce-…\", \"cert:NAME\" or \"user:NAME\"";
+        rule.mistake("access.identity", must);
+        return Identity::Anyone;
+    };
+    let needs = match &identity {
+        Identity::Endpoint(_) if settings.word("listen.proxy_protocol") != "required" => {
+            "needs listen.proxy_protocol = \"required\""
+        }
+        Identity::Certificate(_) if settings.word("tls.mode") == "off" || settings.word("tls.client_auth") == "off" => {
+            "needs TLS, and tls.client_auth = \"optional\" or \"required\""
+        }
+        Identity::User(_) if !["auth.users_file", "auth.jwt.keys"].iter().any(|key| settings.get(key).is_some()) => {
+            "needs auth.users_file or auth.jwt.keys"
+        }
+        _ => return identity,
+    };
+    rule.mistake("access.identity", needs);
+    identity
 }
 
 fn is_loopback(address: IpAddr) -> bool {
@@ -329,7 +380,6 @@ impl<'a> Settings<'a> {
             self.values.insert(key.path, value.expect("a default is inside its own bounds"));
         }
         match self.written.get(key.path) {
-            Some(_) if key.served == Served::NotYet => return Err("is not served by this version".to_owned()),
             Some(written) => drop(self.values.insert(key.path, key.kind.parse(&written.raw)?)),
             None if matches!(key.default, Default::Required) => return Err(format!("is required: {}", key.kind)),
             None => {}

@@ -16,6 +16,11 @@ use super::{
 /// Variables that begin so and hold `__` are overrides. Others, `PENSTOCK_SERVICE_HOST` for one, are an orchestrator's.
 const PREFIX: &str = "PENSTOCK_";
 
+/// Whether an environment variable may be an override.
+pub(super) fn is_ours(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -116,7 +121,7 @@ impl Source {
     /// `identity` of the first rule.
     pub(super) fn read_environment(&mut self, environment: impl IntoIterator<Item = (String, String)>) {
         // Sorted, so that mistakes come in the same order every time.
-        let mut variables: Vec<_> = environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+        let mut variables: Vec<_> = environment.into_iter().filter(|(name, _)| is_ours(name)).collect();
         variables.sort();
         for (name, value) in variables {
             let path = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");

@@ -1,11 +1,13 @@
 use std::{fs, net::Ipv4Addr};
 
 use super::{
-    keys::{Default, KEYS, Served},
+    keys::{Default, KEYS},
     *,
 };
 
 /// Enough for a bridge on loopback, without TLS.
+mod trust;
+
 const MINIMAL: &str = "\
 [listen]
 address = \"127.0.0.1:0\"
@@ -85,7 +87,7 @@ fn a_minimal_file_gets_every_default() {
 
 #[test]
 fn every_key_can_be_set_in_the_file_and_by_the_environment() {
-    for key in KEYS.iter().filter(|key| key.served == Served::Yes) {
+    for key in KEYS {
         let (section, name) = key.path.rsplit_once('.').expect("a section");
         let Default::Value(default) = key.default else { continue };
         let variable = format!("PENSTOCK_{}", key.path.to_uppercase().replace('.', "__"));
@@ -267,7 +269,7 @@ fn a_wrong_rule_is_named_by_its_index_and_missing_keys_are_required() {
     let found = mistakes(load(&format!("{MINIMAL}{rules}"), &[]));
     for expected in [
         "access.topic (line 18): no such key; did you mean access.topics?",
-        "access[0].identity = \"user:eve\" (line 8): is not served by this version; it must be \"anyone\" or a VPC",
+        "access[0].identity = \"user:eve\" (line 8): needs auth.users_file or auth.jwt.keys",
         "access[1].topics = [\"no spaces\"] (line 13): must be a list of at least one topic name",
         "access[1].allow = [\"write\"] (line 14): must be a list of \"produce\", \"consume\" or \"admin\"",
         "access[1].rate_bytes = 5 (line 15): must be bytes",
@@ -277,17 +279,6 @@ fn a_wrong_rule_is_named_by_its_index_and_missing_keys_are_required() {
         assert!(found.iter().any(|mistake| mistake.starts_with(expected)), "{expected} in {found:#?}");
     }
     assert_eq!(found.len(), 7, "{found:#?}");
-}
-
-#[test]
-fn what_is_not_served_yet_is_known_and_refused() {
-    for (section, line) in
-        [("tls", "client_auth = \"required\""), ("tls", "client_ca = \"ca.pem\""), ("tls", "crl = \"crl.pem\"")]
-    {
-        let found = mistakes(load(&with(section, line), &[]));
-        assert_eq!(found.len(), 1, "{line}: {found:?}");
-        assert!(found[0].contains("is not served by this version"), "{line}: {}", found[0]);
-    }
 }
 
 #[test]

@@ -116,8 +116,7 @@ impl Kind {
 
     fn choose(self, choices: &'static [Choice], word: &str) -> Result<&'static str, String> {
         match choices.iter().find(|choice| choice.word == word) {
-            Some(choice) if choice.served => Ok(choice.word),
-            Some(_) => Err(format!("is not served by this version; it must be {self}")),
+            Some(choice) => Ok(choice.word),
             None => Err(format!("must be {self}")),
         }
     }
@@ -159,11 +158,10 @@ impl fmt::Display for Kind {
 }
 
 fn write_words(f: &mut fmt::Formatter<'_>, choices: &[Choice]) -> fmt::Result {
-    let served: Vec<_> = choices.iter().filter(|choice| choice.served).collect();
-    for (index, choice) in served.iter().enumerate() {
+    for (index, choice) in choices.iter().enumerate() {
         let before = match index {
             0 => "",
-            _ if index + 1 == served.len() => " or ",
+            _ if index + 1 == choices.len() => " or ",
             _ => ", ",
         };
         write!(f, "{before}\"{}\"", choice.word)?;

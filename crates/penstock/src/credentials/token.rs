@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::PathBuf, time::Duration};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use hyper::{
-    Method, Uri,
+    Method,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
 };
 use kafka_client::sasl::{BearerToken, Credentials, CredentialsError, Obtaining, Secret};
@@ -43,17 +43,7 @@ impl TokenServer {
         client_secret: PathBuf,
         scope: Option<String>,
     ) -> Result<Self, String> {
-        let wrong = "must be a URL like https://idp.example.com/oauth2/token, without a query";
-        let uri: Uri = url.parse().map_err(|_| wrong)?;
-        let local = matches!(uri.host(), Some("127.0.0.1" | "[::1]" | "localhost"));
-        if uri.scheme_str() == Some("http") && !local {
-            return Err("must begin with https://: the client's secret goes there".to_owned());
-        }
-        if uri.query().is_some() || uri.host().is_none() {
-            return Err(wrong.to_owned());
-        }
-        let endpoint = Endpoint::new(url, trust)?;
-        let path = if uri.path().ends_with('/') { "/" } else { "" };
+        let (endpoint, path) = Endpoint::behind(url, trust)?;
         Ok(Self { endpoint, path, client_id, client_secret, scope, kept: Kept::new() })
     }
 

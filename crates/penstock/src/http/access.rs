@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::caller::Caller;
@@ -35,16 +36,23 @@ const AUDIT_LINES: u64 = 100;
 /// The rules of the data listener, shared by all workers.
 #[derive(Debug)]
 pub(crate) struct Access {
-    rules: Vec<Rule>,
+    rules: ArcSwap<Rules>,
     audit: Bucket,
     /// Audit lines that were left out since the last that was not.
     left_out: AtomicU64,
 }
 
 #[derive(Debug)]
+struct Rules {
+    rules: Vec<Rule>,
+    /// Some rule is for a user: who is nobody yet may log in.
+    name_users: bool,
+}
+
+#[derive(Debug)]
 struct Rule {
     rule: AccessRule,
-    requests: Option<Bucket>,
+    requests: Option<Arc<Bucket>>,
     bytes: Option<Arc<Bucket>>,
 }
 
@@ -60,19 +68,26 @@ impl Access {
     /// Without any rule everyone may do everything: the configuration allows that on a loopback address alone.
     pub(crate) fn new(rules: Vec<AccessRule>) -> Self {
         let now = Instant::now();
-        let rules = rules.into_iter().map(|rule| Rule {
-            requests: rule.rate_requests.map(|rate| Bucket::new(rate, now)),
-            bytes: rule.rate_bytes.map(|rate| Arc::new(Bucket::new(rate, now))),
-            rule,
-        });
-        Self { rules: rules.collect(), audit: Bucket::new(AUDIT_LINES, now), left_out: AtomicU64::new(0) }
+        Self {
+            rules: ArcSwap::from_pointee(Rules::new(rules, &[], now)),
+            audit: Bucket::new(AUDIT_LINES, now),
+            left_out: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts other rules in place, for requests to come. A rule that has the identity and the rates of one before goes on with
+    /// its buckets as they are: a reload gives nobody a second burst.
+    pub(crate) fn replace(&self, rules: Vec<AccessRule>) {
+        let before = self.rules.load();
+        self.rules.store(Arc::new(Rules::new(rules, &before.rules, Instant::now())));
     }
 
     /// Lets a request for a topic pass that any of `verbs` is enough for, and counts it.
     ///
     /// # Errors
     ///
-    /// 403 when no rule allows it, 429 when the rule that does has been used up for now.
+    /// 403 when no rule allows it, or 401 when one might if the caller logged in; 429 when the rule that does has been used
+    /// up for now.
     pub(crate) fn check(&self, caller: &Caller, topic: &str, verbs: &[Verb]) -> Result<Grant, ApiError> {
         self.grant(caller, Resource::Topic(topic), verbs)
     }
@@ -101,9 +116,9 @@ impl Access {
     ///
     /// # Errors
     ///
-    /// 403 when no rule allows it.
+    /// 403 or 401 when no rule allows it.
     pub(crate) fn permit(&self, caller: &Caller, resource: Resource<'_>, verbs: &[Verb]) -> Result<(), ApiError> {
-        self.find(caller, resource, verbs).map(drop)
+        self.find(&self.rules.load(), caller, resource, verbs).map(drop)
     }
 
     /// The same for a list, which leaves out what is not allowed: neither answer leaves a trace in the audit log.
@@ -122,11 +137,14 @@ impl Access {
     }
 
     fn sees_resource(&self, caller: &Caller, resource: Resource<'_>) -> bool {
-        self.rules.is_empty() || self.allowing(caller, resource, &[Verb::Produce, Verb::Consume, Verb::Admin]).is_some()
+        let rules = self.rules.load();
+        rules.rules.is_empty()
+            || rules.allowing(caller, resource, &[Verb::Produce, Verb::Consume, Verb::Admin]).is_some()
     }
 
     fn grant(&self, caller: &Caller, resource: Resource<'_>, verbs: &[Verb]) -> Result<Grant, ApiError> {
-        let Some(rule) = self.find(caller, resource, verbs)? else {
+        let rules = self.rules.load();
+        let Some(rule) = self.find(&rules, caller, resource, verbs)? else {
             return Ok(Grant::default());
         };
         if let Err(wait) = rule.spend(Instant::now()) {
@@ -137,11 +155,22 @@ impl Access {
     }
 
     /// The first rule that allows it; `None` where there are no rules.
-    fn find(&self, caller: &Caller, resource: Resource<'_>, verbs: &[Verb]) -> Result<Option<&Rule>, ApiError> {
-        let allowed = self.allowing(caller, resource, verbs);
-        if allowed.is_none() && !self.rules.is_empty() {
+    fn find<'a>(
+        &self,
+        rules: &'a Rules,
+        caller: &Caller,
+        resource: Resource<'_>,
+        verbs: &[Verb],
+    ) -> Result<Option<&'a Rule>, ApiError> {
+        let allowed = rules.allowing(caller, resource, verbs);
+        if allowed.is_none() && !rules.rules.is_empty() {
             self.audit(caller, resource, verbs, "denied");
-            return Err(ApiError::denied(format!("no access rule allows {} on {resource}", name_of(verbs))));
+            let verb = name_of(verbs);
+            return Err(if rules.may_log_in(caller) {
+                ApiError::unauthorized(format!("{verb} on {resource} needs a login"))
+            } else {
+                ApiError::denied(format!("no access rule allows {verb} on {resource}"))
+            });
         }
         if verbs == [Verb::Admin] {
             self.audit(caller, resource, verbs, "allowed");
@@ -149,24 +178,70 @@ impl Access {
         Ok(allowed)
     }
 
+    /// Tells the audit log of somebody who is not whom it says.
+    pub(crate) fn login_failed(&self, caller: &Caller, why: &str) {
+        if let Some(left_out) = self.audit_turn() {
+            tracing::info!(target: "audit", %caller, outcome = why, left_out, "login");
+        }
+    }
+
+    fn audit(&self, caller: &Caller, resource: Resource<'_>, verbs: &[Verb], outcome: &str) {
+        if let Some(left_out) = self.audit_turn() {
+            tracing::info!(target: "audit", %caller, %resource, verb = name_of(verbs), outcome, left_out, "access");
+        }
+    }
+
+    /// How many lines were left out before this one; `None` leaves it out, too.
+    fn audit_turn(&self) -> Option<u64> {
+        if self.audit.take(Instant::now()).is_err() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.left_out.swap(0, Ordering::Relaxed))
+    }
+}
+
+impl Rules {
+    fn new(rules: Vec<AccessRule>, before: &[Rule], now: Instant) -> Self {
+        let mut before: Vec<&Rule> = before.iter().collect();
+        let name_users = rules.iter().any(|rule| matches!(rule.identity, Identity::User(_)));
+        let rules = rules.into_iter().map(|rule| {
+            let same = before
+                .iter()
+                .position(|old| old.rule == rule)
+                .or_else(|| before.iter().position(|old| old.rule.has_rates_of(&rule)));
+            let same = same.map(|index| before.swap_remove(index));
+            let bucket = |rate: Option<u64>| rate.map(|rate| Arc::new(Bucket::new(rate, now)));
+            Rule {
+                requests: same.map_or_else(|| bucket(rule.rate_requests), |same| same.requests.clone()),
+                bytes: same.map_or_else(|| bucket(rule.rate_bytes), |same| same.bytes.clone()),
+                rule,
+            }
+        });
+        Self { rules: rules.collect(), name_users }
+    }
+
     fn allowing(&self, caller: &Caller, resource: Resource<'_>, verbs: &[Verb]) -> Option<&Rule> {
         let allows = |rule: &&Rule| {
-            let is_for = match &rule.rule.identity {
-                Identity::Anyone => true,
-                Identity::Endpoint(id) => caller.endpoint.as_deref() == Some(&**id),
-            };
-            is_for && verbs.iter().any(|verb| resource.is_allowed_by(&rule.rule, *verb))
+            verbs.iter().any(|verb| resource.is_allowed_by(&rule.rule, *verb)) && is_for(&rule.rule.identity, caller)
         };
         self.rules.iter().find(allows)
     }
 
-    fn audit(&self, caller: &Caller, resource: Resource<'_>, verbs: &[Verb], outcome: &str) {
-        if self.audit.take(Instant::now()).is_err() {
-            self.left_out.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let left_out = self.left_out.swap(0, Ordering::Relaxed);
-        tracing::info!(target: "audit", %caller, %resource, verb = name_of(verbs), outcome, left_out, "access");
+    /// Whether a caller that is refused is nobody that a rule knows, and could become somebody.
+    fn may_log_in(&self, caller: &Caller) -> bool {
+        let is_named = |rule: &Rule| rule.rule.identity != Identity::Anyone && is_for(&rule.rule.identity, caller);
+        self.name_users && caller.user.is_none() && !self.rules.iter().any(is_named)
+    }
+}
+
+/// A caller is all that it proved to be.
+fn is_for(identity: &Identity, caller: &Caller) -> bool {
+    match identity {
+        Identity::Anyone => true,
+        Identity::Endpoint(id) => caller.endpoint.as_deref() == Some(&**id),
+        Identity::Certificate(name) => caller.certificate.as_ref().is_some_and(|names| names.has(name)),
+        Identity::User(name) => caller.user.as_deref() == Some(&**name),
     }
 }
 

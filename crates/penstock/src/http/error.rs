@@ -12,10 +12,13 @@ use hyper::StatusCode;
 use kafka_client::{ErrorCode, TopicError};
 use produce_pipeline::{Cause, Outcome};
 
+use crate::auth::LoginError;
+
 /// Error numbers of the native API.
 pub(crate) mod code {
     pub(crate) const BAD_REQUEST: u32 = 400;
     pub(crate) const RECORD_REJECTED: u32 = 40002;
+    pub(crate) const UNAUTHORIZED: u32 = 40101;
     pub(crate) const DENIED: u32 = 40301;
     pub(crate) const NOT_FOUND: u32 = 404;
     pub(crate) const NO_TOPIC: u32 = 40401;
@@ -56,6 +59,25 @@ impl ApiError {
     /// 400: a parameter, a header or a body is not what it must be.
     pub(crate) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(code::BAD_REQUEST, message)
+    }
+
+    /// 401: the caller has to prove who it is. The challenges come with every answer of this status.
+    pub(crate) fn unauthorized(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(code::UNAUTHORIZED, message)
+    }
+
+    /// A login that failed.
+    pub(crate) fn of_login(error: &LoginError) -> Self {
+        match error {
+            LoginError::Refused(why) => Self::unauthorized(*why),
+            LoginError::TooMany(wait) => {
+                Self { message: "too many logins from this address failed".into(), ..Self::over_rate(*wait) }
+            }
+            LoginError::Unavailable => Self {
+                retry_after: Some(jittered_seconds(1, 3)),
+                ..Self::new(code::OVERLOADED, "the login cannot be verified now; nothing was written")
+            },
+        }
     }
 
     pub(crate) fn denied(message: impl Into<Cow<'static, str>>) -> Self {

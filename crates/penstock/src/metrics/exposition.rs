@@ -18,7 +18,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Inner, Metrics, ProxyRefusal, RouteMetrics, histogram::Histogram, process::Process};
+use super::{
+    Inner, LoginResult, Metrics, NEVER, ProxyRefusal, Reloaded, RouteMetrics, histogram::Histogram, process::Process,
+};
+use crate::auth::Scheme;
 
 /// Everything as text.
 pub(super) fn render(metrics: &Metrics) -> String {
@@ -34,6 +37,7 @@ impl Collector for Metrics {
         let mut out = Writer(encoder);
         self.0.process(&mut out)?;
         self.0.clients(&mut out)?;
+        self.0.trust(&mut out)?;
         self.0.records(&mut out)?;
         self.0.brokers(&mut out)
     }
@@ -136,6 +140,52 @@ impl Inner {
             .value(&self.body_bytes.load(Relaxed))
     }
 
+    /// Certificates, logins, and what is read anew.
+    fn trust(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        for (until, name, help) in [
+            (
+                &self.certificate_until,
+                "penstock_tls_certificate_expiry_seconds",
+                "Until the first certificate of tls.certificate ends; below zero, since then.",
+            ),
+            (
+                &self.lists_until,
+                "penstock_tls_crl_expiry_seconds",
+                "Until the first list of tls.crl is out of date, and clients with a certificate are refused.",
+            ),
+        ] {
+            let until = until.load(Relaxed);
+            if until != NEVER {
+                let left = i64::try_from(until).unwrap_or(i64::MAX).saturating_sub_unsigned(now);
+                out.gauge(name, help)?.value(&left)?;
+            }
+        }
+        let mut logins = out.counter("penstock_logins_total", "Credentials looked at, by scheme and result.")?;
+        for (scheme, scheme_label) in Scheme::ALL {
+            for (result, label) in LoginResult::ALL {
+                let count = self.logins[scheme as usize][result as usize].load(Relaxed);
+                logins.labelled(&([("scheme", scheme_label)], [("result", label)]), &count)?;
+            }
+        }
+        let mut reloads = out.counter("penstock_reloads_total", "Files read anew, by what they hold and result.")?;
+        for what in Reloaded::ALL {
+            let counts = &self.reloads[what as usize];
+            for (count, label) in [(&counts.ok, "ok"), (&counts.failed, "failed")] {
+                reloads.labelled(&([("what", what.name())], [("result", label)]), &count.load(Relaxed))?;
+            }
+        }
+        let mut failing =
+            out.gauge("penstock_reload_failing", "1 while what was changed cannot be used and the old is in place.")?;
+        for what in Reloaded::ALL {
+            let is_failing = u64::from(self.reloads[what as usize].failing.load(Relaxed));
+            failing.labelled(&[("what", what.name())], &is_failing)?;
+        }
+        let needed = u64::from(self.restart_needed.load(Relaxed));
+        out.gauge("penstock_restart_needed", "1 while the configuration's file has settings that need a restart.")?
+            .value(&needed)
+    }
+
     fn records(&self, out: &mut Writer<'_>) -> fmt::Result {
         let mut records = out.counter(
             "penstock_records_total",
@@ -216,6 +266,33 @@ impl Inner {
                 let mut family = out.counter(name, help)?;
                 for (broker, stats) in &stats {
                     family.labelled(&[("broker", *broker)], &value(stats))?;
+                }
+            }
+            let mut stats: Vec<_> = cluster.broker_stats().into_iter().collect();
+            stats.sort_unstable_by_key(|(broker, _)| *broker);
+            stats.truncate(super::MAX_BROKERS);
+            type Count = fn(&BrokerStats) -> u64;
+            let counters: [(&'static str, &'static str, Count); 3] = [
+                (
+                    "penstock_kafka_connects_total",
+                    "Connections to Kafka established, by broker; -1: to bootstrap addresses.",
+                    |stats| stats.connects,
+                ),
+                (
+                    "penstock_kafka_connect_failures_total",
+                    "Connections to Kafka that failed: name, TCP, TLS, versions or login.",
+                    |stats| stats.connect_failures,
+                ),
+                (
+                    "penstock_kafka_login_renewals_total",
+                    "Logins that were repeated in place before their session ended (KIP-368).",
+                    |stats| stats.renewals,
+                ),
+            ];
+            for (name, help, count) in counters {
+                let mut family = out.counter(name, help)?;
+                for (broker, stats) in &stats {
+                    family.labelled(&[("broker", *broker)], &count(stats))?;
                 }
             }
         }

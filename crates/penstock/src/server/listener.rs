@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::http::caller::network;
 use crate::metrics::{Metrics, OpenConnection, ProxyRefusal};
 
 /// After an error that will not pass by itself at once (no more file descriptors), from the first to the longest pause.
@@ -82,14 +83,6 @@ impl Room {
         taken.all += 1;
         drop(taken);
         Some(Place { room: self.clone(), source: None })
-    }
-}
-
-/// What counts as one source: an IPv4 address, or the 64 bits of an IPv6 address that a host does not choose itself.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -322,14 +315,6 @@ mod tests {
         drop(held);
         let _fourth = from([127, 0, 0, 2]).await.expect("accepted");
         bench.incoming[0].recv().await.expect("now there is room");
-    }
-
-    #[test]
-    fn a_host_of_ipv6_is_one_source_whatever_it_calls_itself() {
-        let network = |address: &str| network(address.parse().expect("an address"));
-        assert_eq!(network("2001:db8:1:2:3:4:5:6"), network("2001:db8:1:2::1"));
-        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
-        assert_eq!(network("::ffff:10.0.0.1"), network("10.0.0.1"));
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::listener::{Accepted, Open};
 use super::proxy_protocol::{HeaderError, Origin, read_header};
 use super::tls::TlsState;
+use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::http::access::Access;
 use crate::http::caller::Caller;
@@ -54,6 +55,7 @@ pub(crate) enum Phase {
 pub(crate) struct Parts {
     pub(crate) config: Arc<Config>,
     pub(crate) access: Arc<Access>,
+    pub(crate) authenticator: Option<Arc<Authenticator>>,
     pub(crate) cluster: Cluster,
     pub(crate) budget: MemoryBudget,
     pub(crate) groups: Groups,
@@ -107,11 +109,13 @@ pub(crate) struct WorkerDied;
 
 /// The worker's life: serve, drain, end.
 async fn run(parts: Parts, mut incoming: mpsc::UnboundedReceiver<Accepted>) {
-    let Parts { config, access, cluster, budget, groups, metrics, telemetry, tls, draining, mut phase } = parts;
+    let Parts { config, access, authenticator, cluster, budget, groups, metrics, telemetry, tls, draining, mut phase } =
+        parts;
     let observer = Arc::new(metrics.clone());
     let pipeline = Pipeline::new(config.producer.pipeline.clone(), cluster.clone(), budget.clone(), observer);
     let context = Rc::new(Context {
         access,
+        authenticator,
         routes: Operation::NAMES.map(|name| metrics.route(name)),
         stop_reading: CancellationToken::new(),
         drain: CancellationToken::new(),
@@ -211,17 +215,23 @@ impl Shell {
         if listen.proxy_trusted.is_some() && !self.read_origin(&mut stream, &mut caller, &mut open).await {
             return;
         }
-        let session = Session { context: self.context.clone(), caller: Rc::new(caller) };
         let Some(tls) = &self.tls else {
+            let session = Session::new(self.context.clone(), caller);
             http1::serve(stream, &session, limits, self.drain.clone()).await;
             return;
         };
+        let greeting = tls.current();
         let handshake = async {
             let _turn = self.handshakes.acquire().await.expect("the semaphore is never closed");
-            TlsAcceptor::from(tls.current()).accept(stream).await
+            let stream = TlsAcceptor::from(greeting.config.clone()).accept(stream).await?;
+            let names = greeting.client(stream.get_ref().1).map_err(io::Error::other)?;
+            Ok::<_, io::Error>((stream, names))
         };
         match tokio::time::timeout(limits.head_timeout, handshake).await {
-            Ok(Ok(stream)) => {
+            Ok(Ok((stream, names))) => {
+                caller.certificate = names.map(Arc::new);
+                let session = Session::new(self.context.clone(), caller);
+                drop(greeting);
                 // On the heap, so that handshakes are small.
                 Box::pin(http1::serve(stream, &session, limits, self.drain.clone())).await;
             }

@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use krafka::consumer::ConsumerRecord;
 use krafka::testing::{ApiKey, FakeBroker};
 use penstock::config::Config;
-use penstock::server::{Server, StopHandle};
+use penstock::server::{ReloadHandle, Server, StopHandle};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -16,7 +17,7 @@ use tokio::net::TcpStream;
 pub(crate) const TOPIC: &str = "events";
 
 /// A hanging test is a failed one; nothing here takes nearly as long.
-pub(crate) const GIVE_UP: Duration = Duration::from_secs(60);
+pub(crate) const GIVE_UP: Duration = Duration::from_secs(120);
 
 /// Runs a test with a deadline.
 pub(crate) fn run(test: impl Future<Output = ()>) {
@@ -30,8 +31,9 @@ pub(crate) struct Bridge {
     pub(crate) data: SocketAddr,
     pub(crate) management: SocketAddr,
     pub(crate) stop: StopHandle,
+    pub(crate) reload: ReloadHandle,
     server: Server,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Bridge {
@@ -48,16 +50,7 @@ impl Bridge {
 
     pub(crate) async fn in_front_of(kafka: FakeBroker, settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("penstock.toml");
-        let mut settings = settings.to_owned();
-        for (table, usual) in
-            [("[drain]", "notice = \"0s\""), ("[tls]", "mode = \"off\""), ("[runtime]", "workers = 2")]
-        {
-            if !settings.contains(table) {
-                settings += &format!("\n{table}\n{usual}\n");
-            }
-        }
-        std::fs::write(&path, settings).expect("written");
+        let path = write_settings(folder.path(), settings);
         let environment = [
             ("PENSTOCK_LISTEN__ADDRESS", "127.0.0.1:0".to_owned()),
             ("PENSTOCK_MANAGEMENT__ADDRESS", "127.0.0.1:0".to_owned()),
@@ -70,12 +63,18 @@ impl Bridge {
             data: server.data_address(),
             management: server.management_address(),
             stop: server.stop_handle(),
+            reload: server.reload_handle(),
             kafka,
             server,
-            _folder: folder,
+            folder,
         };
         bridge.ready().await;
         bridge
+    }
+
+    /// Writes other settings into the file that the bridge was started with.
+    pub(crate) fn write_settings(&self, settings: &str) {
+        write_settings(self.folder.path(), settings);
     }
 
     /// Waits until a broker has answered.
@@ -126,6 +125,18 @@ impl Bridge {
         self.server.finished().await.expect("a clean end");
         self.kafka
     }
+}
+
+fn write_settings(folder: &Path, settings: &str) -> PathBuf {
+    let path = folder.join("penstock.toml");
+    let mut settings = settings.to_owned();
+    for (table, usual) in [("[drain]", "notice = \"0s\""), ("[tls]", "mode = \"off\""), ("[runtime]", "workers = 2")] {
+        if !settings.contains(table) {
+            settings += &format!("\n{table}\n{usual}\n");
+        }
+    }
+    std::fs::write(&path, settings).expect("written");
+    path
 }
 
 /// A whole answer.
@@ -242,6 +253,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
         }
         answer
+    }
+
+    /// Reads a whole answer; `None` if the connection ends before it begins.
+    pub(crate) async fn try_answer(&mut self) -> Option<Answer> {
+        match self.stream.read_buf(&mut self.buffer).await {
+            Ok(1..) => Some(self.answer().await),
+            Ok(0) | Err(_) => None,
+        }
     }
 
     /// Reads the head of an answer.

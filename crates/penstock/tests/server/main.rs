@@ -7,6 +7,7 @@ mod cors;
 mod drain;
 mod groups;
 mod harness;
+mod identity;
 mod metrics;
 mod produce;
 mod progress;
