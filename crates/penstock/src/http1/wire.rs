@@ -60,15 +60,6 @@ impl Rest {
             Self::Broken => false,
         }
     }
-
-    /// Whether there is more of it than `read` bytes, as far as that is known.
-    fn wants(&self, read: usize) -> bool {
-        match self {
-            Self::Length(left) => (read as u64) < *left,
-            Self::Chunked(chunked) => !chunked.is_over(),
-            Self::Broken => false,
-        }
-    }
 }
 
 /// One connection's bytes.
@@ -115,15 +106,7 @@ impl Wire {
             self.input.reserve(self.read_size);
         }
         let room = self.input.capacity() - self.input.len();
-        let mut read = ready!(poll_read_buf(Pin::new(&mut *stream), cx, &mut self.input))?;
-        // TLS gives a record at a time. Within a body the next one may be there, too: large pieces cost less.
-        while read < room && self.rest.wants(self.input.len()) {
-            match poll_read_buf(Pin::new(&mut *stream), cx, &mut self.input) {
-                Poll::Ready(Ok(more @ 1..)) => read += more,
-                // An end or an error is met again by the next read.
-                Poll::Ready(_) | Poll::Pending => break,
-            }
-        }
+        let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut self.input))?;
         self.received = self.received.wrapping_add(read as u64);
         if read == room {
             self.read_size = (self.read_size * 2).min(READ_BUFFER);
@@ -355,52 +338,4 @@ pub(super) fn advance(first: &mut &[u8], second: &mut &[u8], written: usize) {
     let of_first = written.min(first.len());
     first.advance(of_first);
     second.advance(written - of_first);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{DuplexStream, ReadBuf, duplex};
-
-    /// Gives one record at a time, as TLS does, and then has the reader wait.
-    struct Records {
-        left: Vec<&'static [u8]>,
-        writes: DuplexStream,
-    }
-
-    impl AsyncRead for Records {
-        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            if self.left.is_empty() {
-                return Poll::Pending;
-            }
-            into.put_slice(self.left.remove(0));
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    impl AsyncWrite for Records {
-        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.writes).poll_write(cx, bytes)
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    #[test]
-    fn the_records_of_a_body_that_are_there_make_one_piece() {
-        let left: Vec<&[u8]> = vec![b"one ", b"two ", b"three", b"GET"];
-        let mut wire = Wire::new(Box::new(Records { left, writes: duplex(1).0 }));
-        let cx = &mut Context::from_waker(Waker::noop());
-        wire.begin(Framing::Length(13), false);
-        let Poll::Ready(Ok(Some(piece))) = wire.poll_body(cx) else { panic!("a piece") };
-        assert_eq!(&piece[..], b"one two three");
-        assert!(matches!(wire.poll_body(cx), Poll::Ready(Ok(None))));
-        assert!(wire.input.is_empty(), "nothing is read beyond it");
-    }
 }
