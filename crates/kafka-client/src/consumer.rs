@@ -27,8 +27,8 @@
 //! `cluster/fetch.rs`), heartbeats and commits over the coordinator's control connection; only while it joins does it have one to
 //! itself, because the coordinator holds a JoinGroup until all members have sent theirs.
 //!
-//! **At least once.** A partition is read on from the group's committed offset. Where a member keeps a partition through a
-//! rebalance, it reads on from where it was.
+//! **At least once.** A partition is read on from the group's committed offset; by a consumer that had it before, from where
+//! it was, unless the group has gone on meanwhile. So a reader sees a partition go back only when somebody seeks.
 
 mod assignor;
 mod cursor;

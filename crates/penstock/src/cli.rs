@@ -183,10 +183,14 @@ struct UploadArgs {
 struct TailArgs {
     #[command(flatten)]
     target: TargetArgs,
+    /// Read as a member of this consumer group: partitions are shared with its other members, and what was printed is
+    /// committed.
+    #[arg(long, conflicts_with = "partition")]
+    group: Option<String>,
     /// Only this partition.
     #[arg(long, value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
-    /// Where to begin: earliest, latest, or an offset.
+    /// Where to begin: earliest, latest, or an offset. With --group, where the group has committed nothing.
     #[arg(long, default_value = "latest", value_parser = start)]
     from: String,
     /// Print the bridge's JSON line of each record, or its value alone.
@@ -347,7 +351,14 @@ fn tail(args: TailArgs) -> ExitCode {
         Ok(endpoint) => endpoint,
         Err(error) => return fail(BAD_USAGE, &error),
     };
+    if args.group.is_some() && args.from.parse::<i64>().is_ok() {
+        return fail(
+            BAD_USAGE,
+            "a group begins at earliest or latest; offsets are set by POST /v1/groups/{group}/offsets",
+        );
+    }
     let options = tail::Options {
+        group: args.group,
         endpoint,
         topic: args.target.topic,
         partition: args.partition,
@@ -445,6 +456,7 @@ mod tests {
             "tail --url http://b --topic t --from 17 --partition 0 --format value",
             "tail --url https://b --topic t --user u --password-file p --cert c.pem --cert-key k.pem",
             "hash-password alice",
+            "tail --url http://b --topic t --group g --from earliest",
         ] {
             parse(good).unwrap_or_else(|error| panic!("{good}: {error}"));
         }
@@ -463,6 +475,7 @@ mod tests {
             "tail --url https://b --topic t --password secret".to_owned(),
             "hash-password a:b".to_owned(),
             "hash-password".to_owned(),
+            "tail --url http://b --topic t --group g --partition 0".to_owned(),
         ] {
             assert!(parse(&bad).is_err(), "{bad}");
         }

@@ -3,6 +3,9 @@
 //! Every partition is read by a task of its own that asks for records from one offset on and waits for them (a long
 //! poll), with a connection of its own. Reads are stateless, so after a cut the next request goes on at the same offset,
 //! to whichever bridge answers. Records of one partition come in order; partitions are printed as they come.
+//!
+//! With a group there is one stream instead, whose connection is the group's member; others that name the group share the
+//! partitions with it.
 
 use std::{
     io::{self, Write},
@@ -38,9 +41,11 @@ pub struct Options {
     pub endpoint: Endpoint,
     /// The topic.
     pub topic: String,
+    /// The consumer group to read as. What was printed is committed.
+    pub group: Option<String>,
     /// One partition, or all of them.
     pub partition: Option<i32>,
-    /// `earliest`, `latest` or an offset.
+    /// `earliest`, `latest` or an offset; with a group not an offset, and only where the group has none.
     pub from: String,
     /// What is printed of a record.
     pub format: Format,
@@ -66,14 +71,18 @@ pub enum Format {
 ///
 /// Dropping the future ends all reading.
 pub async fn tail(options: Options, mut out: impl Write) -> Result<(), String> {
-    let partitions = match options.partition {
-        Some(partition) => vec![partition],
-        None => partitions(&options).await?,
-    };
     let (lines, mut read) = mpsc::channel(READ_AHEAD);
     let mut readers = JoinSet::new();
-    for partition in partitions {
-        readers.spawn(follow(options.clone(), partition, lines.clone()));
+    if let Some(group) = &options.group {
+        readers.spawn(follow_group(options.clone(), group.clone(), lines.clone()));
+    } else {
+        let partitions = match options.partition {
+            Some(partition) => vec![partition],
+            None => partitions(&options).await?,
+        };
+        for partition in partitions {
+            readers.spawn(follow(options.clone(), partition, lines.clone()));
+        }
     }
     drop(lines);
     while let Some(line) = read.recv().await {
@@ -191,6 +200,58 @@ async fn follow(options: Options, partition: i32, lines: mpsc::Sender<Bytes>) ->
             }
         }
     }
+}
+
+/// Hands on a group's lines until nobody takes them or the bridge refuses; says why.
+async fn follow_group(options: Options, group: String, lines: mpsc::Sender<Bytes>) -> String {
+    let mut told = false;
+    loop {
+        match read_group(&options, &group, &lines, &mut told).await {
+            Ok(()) => return "standard output is closed".to_owned(),
+            Err(Failure::Refused(why)) => return format!("group {group}: {why}"),
+            Err(Failure::Passing(why)) => {
+                if !told {
+                    eprintln!("group {group}: {why}; trying again");
+                }
+                told = true;
+                sleep(BACKOFF).await;
+            }
+        }
+    }
+}
+
+/// One stream, to its end. `Ok`: nobody takes its lines.
+async fn read_group(
+    options: &Options,
+    group: &str,
+    lines: &mpsc::Sender<Bytes>,
+    told: &mut bool,
+) -> Result<(), Failure> {
+    #[derive(Deserialize)]
+    struct End {
+        error_code: u32,
+        message: String,
+    }
+    let mut connection = options.endpoint.connect().await?;
+    let (topic, group, from) = (escape(&options.topic), escape(group), &options.from);
+    let path = format!("/v1/topics/{topic}/records?group={group}&start={from}&commit=delivered");
+    let (_, mut answer) = get(options, &mut connection, &path).await?;
+    while let Some(line) = answer.next().await? {
+        if line.is_empty() {
+            continue;
+        }
+        if line.starts_with(b"{\"error_code\"")
+            && let Ok(End { error_code, message }) = serde_json::from_slice(&line)
+        {
+            let passes = error_code >= 50_000 || error_code == 500;
+            return Err(if passes { Failure::Passing(message) } else { Failure::Refused(message) });
+        }
+        *told = false;
+        if lines.send(line).await.is_err() {
+            return Ok(());
+        }
+    }
+    Err(Failure::Passing("the bridge ended the stream".to_owned()))
 }
 
 /// One long poll. `offset` goes on with every whole line that was handed on; `Ok(false)`: nobody takes them.

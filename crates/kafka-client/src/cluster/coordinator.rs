@@ -67,6 +67,11 @@ impl Cluster {
         self.follow_coordinator(group, request, Some(hold), error).await
     }
 
+    /// Has the group's coordinator found anew with the next request.
+    pub(crate) fn forget_coordinator(&self, group: &Arc<str>) {
+        lock(&self.0.core.coordinators).0.remove(group);
+    }
+
     async fn follow_coordinator<R>(
         &self,
         group: &Arc<str>,

@@ -92,8 +92,8 @@ pub(super) struct Partitions {
     pub(super) membership: Option<Membership>,
     /// Assigned, and the assignment is here.
     pub(super) is_joined: bool,
-    /// Positions of partitions that were given up for a rebalance, and in which generation.
-    parked: (i32, HashMap<TopicPartition, i64>),
+    /// Where partitions were that this consumer had before: the committed offset that was known, and the position.
+    left: HashMap<TopicPartition, (Option<i64>, i64)>,
     /// Partitions whose `at_least` has been used.
     begun: HashSet<TopicPartition>,
     fatal: Option<Error>,
@@ -253,40 +253,22 @@ impl Partitions {
         }
     }
 
-    /// Partitions come. Those that this member had in the generation before go on where they were: nobody else can have
-    /// read them meanwhile. Returns the others, whose positions are not known.
-    pub(super) fn add(&mut self, added: &[TopicPartition], generation: i32) -> Vec<TopicPartition> {
-        let (parked_in, mut parked) = std::mem::take(&mut self.parked);
-        if parked_in + 1 != generation {
-            parked.clear();
-        }
+    /// Partitions come. Where to begin in them is not known yet.
+    pub(super) fn add(&mut self, added: &[TopicPartition]) {
         for partition in added {
             let version = self.next_version();
-            let position = parked.remove(partition);
-            let committed = None;
-            let state = PartitionState { committed, ..PartitionState::new(version, position) };
-            self.partitions.insert(partition.clone(), state);
+            self.partitions.insert(partition.clone(), PartitionState::new(version, None));
         }
-        self.positionless(added)
     }
 
-    fn positionless(&self, of: &[TopicPartition]) -> Vec<TopicPartition> {
-        let lacks = |p: &&TopicPartition| self.partitions.get(*p).is_some_and(|state| state.position.is_none());
-        of.iter().filter(lacks).cloned().collect()
-    }
-
-    /// Partitions go. `generation`: to be had again in the one after it; `None`: they may be others' already.
-    pub(super) fn remove(&mut self, removed: &[TopicPartition], generation: Option<i32>) {
-        let mut parked = HashMap::new();
+    /// Partitions go.
+    pub(super) fn remove(&mut self, removed: &[TopicPartition]) {
         for partition in removed {
             if let Some(state) = self.partitions.remove(partition)
                 && let Some(position) = state.position
             {
-                parked.insert(partition.clone(), position);
+                self.left.insert(partition.clone(), (state.committed, position));
             }
-        }
-        if let Some(generation) = generation {
-            self.parked = (generation, parked);
         }
     }
 
@@ -617,12 +599,20 @@ impl Shared {
                 }
             }
         }
-        let (begun, new): (Vec<_>, Vec<_>) = open.into_iter().partition(|(partition, _)| found.contains_key(partition));
+        let mut new = Vec::new();
         {
             let mut state = lock(&self.state);
-            for (partition, version) in begun {
+            for (partition, version) in open {
+                let committed = found.get(&partition).map(|(offset, _)| *offset);
+                if state.goes_on(&partition, version, committed) {
+                    continue;
+                }
+                if committed.is_none() {
+                    new.push((partition, version));
+                    continue;
+                }
                 let (offset, committed) = found[&partition];
-                state.begin_at(&partition, version, offset, committed);
+                state.begin_at(&partition, version, offset, committed.then_some(offset));
             }
         }
         self.changed.notify_waiters();
@@ -657,7 +647,7 @@ impl Shared {
                 for ((partition, version), listed) in open.into_iter().zip(listed) {
                     match listed.map(|listed| listed.offset) {
                         // Not committed yet: whoever has the partition next must not begin elsewhere.
-                        Ok(Some(offset)) => state.begin_at(&partition, version, offset, false),
+                        Ok(Some(offset)) => state.begin_at(&partition, version, offset, None),
                         Ok(None) => left.push((partition, version)),
                         Err(error) => {
                             tracing::debug!(topic = %partition.0, partition = partition.1, %error, "no offset yet");
@@ -704,14 +694,29 @@ impl Shared {
 }
 
 impl Partitions {
-    fn begin_at(&mut self, partition: &TopicPartition, version: u64, offset: i64, committed: bool) {
+    fn begin_at(&mut self, partition: &TopicPartition, version: u64, offset: i64, committed: Option<i64>) {
         if let Some(one) = self.partitions.get_mut(partition).filter(|one| one.version == version) {
             one.busy = false;
             one.at_end = false;
             one.position = Some(offset);
             one.delivered = Some(offset);
-            one.committed = committed.then_some(offset);
+            one.committed = committed;
         }
+    }
+
+    /// Goes on where this consumer was, if it had the partition before and the group's offset has not gone beyond that, nor
+    /// back: everything up to there was handed out here. A reader never sees a partition go back because of a rebalance.
+    fn goes_on(&mut self, partition: &TopicPartition, version: u64, committed: Option<i64>) -> bool {
+        let Some((known, position)) = self.left.remove(partition) else { return false };
+        if committed < known || committed.is_some_and(|committed| position < committed) {
+            return false;
+        }
+        self.begin_at(partition, version, position, committed);
+        if let Some(one) = self.partitions.get_mut(partition) {
+            // The last of it may not have reached its reader.
+            one.delivered = committed;
+        }
+        true
     }
 }
 

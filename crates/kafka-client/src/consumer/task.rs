@@ -108,8 +108,7 @@ impl Task {
                     return until;
                 }
                 Step::Revoke(revoked) => {
-                    let generation = member.credentials().map(|credentials| credentials.generation);
-                    shared.give_up(&revoked, generation).await;
+                    shared.give_up(&revoked).await;
                     member.handle_revoke(&revoked);
                 }
                 Step::Lose(lost) => {
@@ -117,7 +116,7 @@ impl Task {
                         let mut state = lock(&shared.state);
                         state.is_joined = false;
                         state.membership = None;
-                        state.remove(&lost, None);
+                        state.remove(&lost);
                     }
                     shared.changed.notify_waiters();
                     member.handle_lose();
@@ -149,22 +148,25 @@ impl Task {
                 }
                 Step::Assign(added) => {
                     member.handle_assign(added.clone());
-                    let searched = {
+                    {
                         let mut state = lock(&shared.state);
                         state.membership = member.credentials();
                         state.is_joined = true;
                         let generation = state.membership.as_ref().map_or(-1, |membership| membership.generation);
                         tracing::info!(%group, generation, partitions = added.len(), "assigned");
-                        state.add(&added, generation)
-                    };
-                    shared.find_positions(searched);
+                        state.add(&added);
+                    }
+                    shared.find_positions(added);
                     shared.changed.notify_waiters();
                 }
                 Step::Heartbeat(request) => {
                     let limit = shared.config.session_timeout / 3;
                     let answer = shared.cluster.ask_coordinator(group, request, |answer| answer.error);
-                    let answer = timeout(limit, answer).await;
-                    let answer = answer.unwrap_or(Err(Error::TimedOut { maybe_sent: true, after: limit }));
+                    let answer = timeout(limit, answer).await.unwrap_or_else(|_| {
+                        // It may hang while another one has taken over.
+                        shared.cluster.forget_coordinator(group);
+                        Err(Error::TimedOut { maybe_sent: true, after: limit })
+                    });
                     log_failure(group, "heartbeat", answer.as_ref().err());
                     member.handle_heartbeat(answer.map(|answer| answer.error), Instant::now());
                 }
@@ -297,21 +299,21 @@ impl Task {
 
     async fn end(&mut self) {
         let all = lock(&self.shared.state).assignment();
-        self.shared.give_up(&all, None).await;
+        self.shared.give_up(&all).await;
         self.leave("closed").await;
     }
 }
 
 impl Shared {
     /// Commits what was delivered of these and stops reading them.
-    async fn give_up(&self, partitions: &[TopicPartition], generation: Option<i32>) {
+    async fn give_up(&self, partitions: &[TopicPartition]) {
         if self.config.auto_commit.is_some() {
             let offsets = lock(&self.state).uncommitted(Some(partitions));
             if timeout(LAST_COMMIT, self.commit_now(offsets)).await.is_err() {
                 tracing::warn!("the last commit before a rebalance took too long");
             }
         }
-        lock(&self.state).remove(partitions, generation);
+        lock(&self.state).remove(partitions);
         self.changed.notify_waiters();
     }
 

@@ -173,14 +173,30 @@ async fn who_was_put_out_of_the_group_comes_back() {
         let f = Fixture::start(2, 2).await;
         f.write(0, &["a"]).await;
         let member = f.member(|_| {});
+        // Nothing is committed, and nothing is told twice.
         read(&member, 1).await;
-        member.commit_all().await.expect("committed");
         f.fake.on_once(ApiKey::Heartbeat, move |_| Control::Error(code));
         let joined = f.fake.request_count(ApiKey::JoinGroup);
         assert!(f.fake.wait_for_requests(ApiKey::JoinGroup, joined + 1, GIVE_UP).await);
         f.write(1, &["b"]).await;
         assert_eq!(read(&member, 1).await, ["b"], "{code:?}");
     }
+}
+
+#[tokio::test]
+async fn a_group_that_has_gone_on_meanwhile_is_followed() {
+    let f = Fixture::start(1, 1).await;
+    f.write(0, &["a", "b", "c", "d"]).await;
+    let member = f.member(|_| {});
+    assert_eq!(values(&member.poll(Room::new(1, 1), GIVE_UP).await.expect("a record")), ["a"]);
+    // Another member had the partition for a while, and read two more.
+    f.cluster.commit_group_offsets(&"g".into(), None, &[offset(0, 3)]).await.expect("the fake takes it");
+    f.fake.on_once(ApiKey::Heartbeat, |_| Control::Error(TheirCode::UnknownMemberId));
+    let joined = f.fake.request_count(ApiKey::JoinGroup);
+    assert!(f.fake.wait_for_requests(ApiKey::JoinGroup, joined + 1, GIVE_UP).await);
+    eventually(|| member.is_joined()).await;
+    assert_eq!(member.position(&part(0)).await.expect("known"), 3);
+    assert_eq!(read(&member, 1).await, ["d"]);
 }
 
 #[tokio::test]
