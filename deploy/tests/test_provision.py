@@ -308,7 +308,7 @@ def test_a_command_is_run_on_an_instance(aws):
     assert client.strip() == aws.exports()[STACK + "-client-InstanceID"]
     aws.script("smoke.sh", "--via", client.strip(), "--topic", "it's")
     sent = aws.client("ssm").list_commands()["Commands"][0]
-    assert sent["InstanceIds"] == [client.strip()] and sent["DocumentName"] == "AWS-RunShellScript"
+    assert client.strip() in sent["InstanceIds"] and sent["DocumentName"] == "AWS-RunShellScript"
     assert sent["Parameters"]["commands"] == ["/opt/penstock/bin/smoke-bridge.sh --topic it\\'s "]
 
 

@@ -12,6 +12,7 @@ from moto.cloudformation.exceptions import ValidationError
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.instances import Instance
 from moto.ec2.models.launch_templates import LaunchTemplate
+from moto.ec2.models.route_tables import RouteTable
 from moto.ec2.models.vpcs import VPCEndPoint
 from moto.elbv2.models import FakeListener, FakeLoadBalancer, FakeTargetGroup, elbv2_backends
 from moto.iam.models import Role
@@ -27,6 +28,7 @@ def install():
     balancers()
     groups()
     instances()
+    routes()
     roles()
     endpoints()
     ssm()
@@ -72,6 +74,17 @@ def change_sets():
             assert output is None or output.value not in (None, ""), f"the output {output.key} is empty"
 
     cloudformation.CloudFormationBackend.execute_change_set = execute
+    delete_stack = cloudformation.CloudFormationBackend.delete_stack
+
+    def deleting(self, name_or_stack_id):
+        for stack in self.stacks.values():
+            if name_or_stack_id in (stack.name, stack.stack_id):
+                for export in stack.exports:
+                    # What was never exported is taken back all the same.
+                    self.exports.setdefault(export.name, export)
+        return delete_stack(self, name_or_stack_id)
+
+    cloudformation.CloudFormationBackend.delete_stack = deleting
     # A change set without changes is one that failed, not an error of the call.
     responses.CloudFormationResponse._validate_different_update = lambda *_, **__: None
 
@@ -270,6 +283,17 @@ def instances():
         return made
 
     Instance.create_from_cloudformation_json = classmethod(creating)
+
+
+def routes():
+    """A route table that its subnets are gone from can be deleted; moto keeps the associations that templates made."""
+
+    def deleting(cls, resource_name, cloudformation_json, account_id, region_name):
+        backend = ec2_backends[account_id][region_name]
+        backend.route_tables[resource_name]._associations.clear()
+        backend.delete_route_table(resource_name)
+
+    RouteTable.delete_from_cloudformation_json = classmethod(deleting)
 
 
 def roles():
