@@ -153,6 +153,7 @@ async fn post_until_the_end(port: u16, path: String, client: usize) -> (Vec<Stri
 async fn under_load_no_answer_is_cut() {
     const CLIENTS: usize = 16;
     let cluster = one_broker();
+    // These clients come as long as they can: what ends the drain is the bound on that.
     let mut bridge = Bridge::start_with(&Settings::new(&cluster.bootstrap()).set("drain.notice", "\"1s\""));
     let topic = cluster.create_topic("underload", 2);
     let path = format!("/v1/topics/{topic}/records");
@@ -169,16 +170,13 @@ async fn under_load_no_answer_is_cut() {
         written.extend(more_written);
         unanswered.extend(more_unanswered);
     }
-    // A connection that has been idle is closed: a request that crosses this on its way was not taken.
-    assert!(unanswered.len() <= CLIENTS, "{} requests without an answer", unanswered.len());
+    // Every connection was told with an answer that it ends.
+    assert!(unanswered.is_empty(), "requests without an answer: {unanswered:?}");
     let mut there: Vec<_> =
         values(&cluster.bootstrap(), &topic).into_iter().map(|value| String::from_utf8(value).expect("text")).collect();
     there.sort();
     written.sort();
-    assert_eq!(
-        there, written,
-        "what was told to be written is there, once, and nothing else; unanswered: {unanswered:?}"
-    );
+    assert_eq!(there, written, "what was told to be written is there, once, and nothing else");
 }
 
 #[test]

@@ -29,9 +29,12 @@ mod response;
 mod wire;
 
 use std::future::Future;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::{Request, Response};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use alarm::Alarm;
 pub(crate) use connection::serve;
@@ -55,8 +58,44 @@ pub(crate) struct Limits {
     pub(crate) idle_timeout: Duration,
     /// From the first byte of a head to its last.
     pub(crate) head_timeout: Duration,
-    /// The connection ends with the request under way when it is so old, or up to a tenth younger.
+    /// The connection ends with an answer when it is so old, or up to a fifth younger; if it is idle, up to a tenth.
     pub(crate) max_age: Option<Duration>,
     /// Bytes of a head.
     pub(crate) head_bytes: usize,
+}
+
+/// How a stop of the process reaches its connections. Clones are the same stop.
+///
+/// A client may send a request at the moment at which its idle connection is closed, and will never know what became of
+/// it. So connections end with an answer that says so, as long as there is time, and only those that nothing came on in
+/// all that time are closed without one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stop {
+    leaving: Arc<OnceLock<Leaving>>,
+    /// Connections end: with the answer under way, the first one of a new connection, or, if they are idle, now.
+    pub(crate) drain: CancellationToken,
+}
+
+/// When connections are asked to leave: each at a moment of its own, so that they do not all come back at once.
+#[derive(Debug)]
+struct Leaving {
+    from: Instant,
+    within: Duration,
+}
+
+impl Stop {
+    /// A stop that begins when `drain` is cancelled.
+    pub(crate) fn new(drain: CancellationToken) -> Self {
+        Self { leaving: Arc::default(), drain }
+    }
+
+    /// From now on, and at the latest after `within`, connections end with their next answer. Only the first call counts.
+    pub(crate) fn leave(&self, within: Duration) {
+        let _ = self.leaving.set(Leaving { from: Instant::now(), within });
+    }
+
+    /// A stop with a drain of its own, which begins with this one's at the latest.
+    pub(crate) fn child(&self) -> Self {
+        Self { leaving: self.leaving.clone(), drain: self.drain.child_token() }
+    }
 }

@@ -16,8 +16,8 @@
 //!
 //! | when | what happens |
 //! |---|---|
-//! | the signal | `/readyz` answers 503; everything else goes on, so that a balancer can take notice |
-//! | `drain.notice` later | the listener closes; each connection ends with the request under way; idle ones close |
+//! | the signal | `/readyz` answers 503; everything else goes on, so that a balancer can take notice. Within half of the notice, every connection is asked to leave: its next answer says `Connection: close` |
+//! | `drain.notice` later, or as soon as no client came for a third of it, at the latest after two and a half times it | the listener closes; each connection ends with the request under way, or its first; idle ones close |
 //! | one delivery timeout before the deadline, but not before half of the time since the notice | uploads that are still being sent are read no further; when what they brought is resolved they are answered, with what was written and that the rest was not read |
 //! | `drain.deadline` after the signal | what is unresolved is given up: never sent is `not_written`, else `unknown`; those answers have five more seconds to get out |
 //!
@@ -51,9 +51,10 @@ use crate::config::{Config, Tls};
 use crate::http::access::Access;
 use crate::http::groups::Groups;
 use crate::http::routes;
+use crate::http1::Stop;
 use crate::metrics::{Metrics, Reloaded};
 use crate::telemetry::{Telemetry, spans::Spans};
-use listener::{Acceptor, Room, WorkerPort};
+use listener::{Acceptor, Arrivals, Room, WorkerPort};
 use management::Management;
 use reload::{Reloader, Source};
 use tls::TlsState;
@@ -193,6 +194,7 @@ impl Server {
         let (phase, phases) = watch::channel(Phase::Serving);
         let draining = Arc::new(AtomicBool::new(false));
         let groups = Groups::default();
+        let (leave, arrivals) = (Stop::default(), Arrivals::new());
         let mut ports = Vec::new();
         let mut workers = Vec::new();
         for index in 0..config.runtime.workers {
@@ -208,6 +210,8 @@ impl Server {
                 telemetry: telemetry.clone(),
                 tls: tls.clone(),
                 draining: draining.clone(),
+                stop: leave.clone(),
+                arrivals: arrivals.clone(),
                 phase: phases.clone(),
             };
             workers.push(Worker::start(index, parts, incoming)?);
@@ -232,6 +236,8 @@ impl Server {
         let supervisor = Supervisor {
             phase,
             draining,
+            leave,
+            arrivals,
             stops,
             workers,
             management: Arc::new(Management { cluster, metrics, stopping: AtomicBool::new(false) }),
@@ -343,6 +349,9 @@ struct Supervisor {
     config: Arc<Config>,
     phase: watch::Sender<Phase>,
     draining: Arc<AtomicBool>,
+    /// Tells connections of the stop.
+    leave: Stop,
+    arrivals: Arc<Arrivals>,
     /// How often a stop was asked for.
     stops: watch::Receiver<u32>,
     workers: Vec<Worker>,
@@ -395,8 +404,9 @@ impl Supervisor {
         tracing::info!("stopping: unready from now on");
         self.management.stopping.store(true, Ordering::Relaxed);
         self.management.metrics.set_draining();
+        self.leave.leave(timeline.leaving);
         tokio::select! {
-            () = tokio::time::sleep_until(timeline.stop_accepting) => {}
+            () = timeline.nobody_comes(&self.arrivals) => {}
             () = asked(&mut stops, 2) => {}
             _ = any_ended(&mut self.workers) => return Err(ServeError::WorkerDied),
         }
@@ -462,6 +472,13 @@ async fn any_ended(workers: &mut [Worker]) {
 /// The points in time of a drain.
 #[derive(Debug, PartialEq, Eq)]
 struct Timeline {
+    /// Within so long all connections are asked to leave.
+    leaving: Duration,
+    /// The listener is open until then,
+    notice: Instant,
+    /// and until no client has come for so long,
+    quiet: Duration,
+    /// but not after this.
     stop_accepting: Instant,
     stop_reading: Instant,
     deadline: Instant,
@@ -473,9 +490,64 @@ impl Timeline {
         let working: Duration = deadline - notice;
         let resolving = config.producer.pipeline.delivery_timeout.min(working / 2);
         Self {
-            stop_accepting: signal + notice,
+            leaving: notice / 2,
+            notice: signal + notice,
+            quiet: notice / 3,
+            stop_accepting: signal + (notice * 5 / 2).min(deadline - resolving).max(notice),
             stop_reading: signal + deadline - resolving,
             deadline: signal + deadline,
         }
+    }
+
+    /// Waits until the listener may close. A balancer that has not taken notice in the notice still sends, and who is
+    /// sent here must be served.
+    async fn nobody_comes(&self, arrivals: &Arrivals) {
+        let mut until = self.notice;
+        while Instant::now() < until {
+            tokio::time::sleep_until(until).await;
+            until = (arrivals.last() + self.quiet).clamp(self.notice, self.stop_accepting);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A signal now; a notice of 60 s, a deadline after 180 s.
+    fn timeline() -> Timeline {
+        let environment = [("PENSTOCK_LISTEN__ADDRESS", "127.0.0.1:0"), ("PENSTOCK_TLS__MODE", "off")]
+            .into_iter()
+            .chain([("PENSTOCK_KAFKA__BOOTSTRAP_SERVERS", "localhost:9092")])
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let config = Config::load(None, environment).unwrap_or_else(|error| panic!("{error}"));
+        Timeline::new(Instant::now(), &config)
+    }
+
+    /// How long the listener stays open if a client comes every `interval` until `last`.
+    async fn open_for(interval: u64, last: u64) -> u64 {
+        let (arrivals, timeline, start) = (Arrivals::new(), timeline(), Instant::now());
+        let coming = async {
+            while start.elapsed().as_secs() < last {
+                tokio::time::sleep(Duration::from_secs(interval)).await;
+                arrivals.note();
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = timeline.nobody_comes(&arrivals) => {}
+            () = coming => {}
+        }
+        start.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_listener_is_open_for_the_notice_and_as_long_as_clients_come() {
+        assert_eq!(open_for(1, 0).await, 60, "nobody comes");
+        assert_eq!(open_for(5, 30).await, 60, "nobody has come for long");
+        assert_eq!(open_for(5, 55).await, 75);
+        assert_eq!(open_for(5, 70).await, 90);
+        assert_eq!(open_for(5, 500).await, 150, "a balancer that never takes notice is not waited for");
+        assert_eq!(open_for(25, 500).await, 70, "20 s without one are enough");
     }
 }

@@ -168,8 +168,8 @@ pub(super) const KEYS: &[Key] = &[
         "listen.max_connection_age",
         seconds(0, 7 * DAY),
         Default::Value("0s"),
-        "A connection this old, or up to a tenth younger, so that those that came together do not go together, is \
-         closed after the answer under way; `0s`: never. A bound lets new instances behind a \
+        "A connection this old, or up to a fifth younger, so that those that came together do not go together, is \
+         closed after an answer that says so, and an idle one in the last tenth of the time without; `0s`: never. A bound lets new instances behind a \
          load balancer get their share of long-lived clients, and costs each of them a handshake a time.",
     ),
     key(
@@ -569,8 +569,12 @@ pub(super) const KEYS: &[Key] = &[
         "drain.notice",
         seconds(0, 3600),
         Default::Value("60s"),
-        "After the signal: how long `/readyz` says 503 while everything else goes on, new connections included. It has to \
-         cover the time in which the load balancer notices and stops sending.",
+        "After the signal: how long `/readyz` says 503 while everything else goes on, new connections included. It should \
+         cover the time in which the load balancer notices and stops sending: while clients still come, once in a third of \
+         it at the least, the listener stays open, up to two and a half times the notice. In its first half every connection is asked to \
+         leave: its next answer says `Connection: close`. AWS's network load balancers were seen to send new connections \
+         for 40 s after a target has turned unhealthy, and for 120 s after it was deregistered: where instances are \
+         deregistered, take `130s`.",
     ),
     key(
         "drain.deadline",

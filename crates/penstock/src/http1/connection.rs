@@ -12,12 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::{Method, Request, Response, Version};
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::head::{self, BadHead, Head, HeadEnd};
 use super::response::{self, Delimiter, Kind, ResponseBody, asks_to_close};
 use super::wire::{Body, Io, Wire, advance};
-use super::{Alarm, Limits, PieceStream, Service};
+use super::{Alarm, Limits, PieceStream, Service, Stop};
 
 /// What is read of a body that the answer did not wait for, so that its client sees the answer, and for how long.
 const DISCARD: (u64, Duration) = (256 * 1024, Duration::from_secs(1));
@@ -26,9 +26,9 @@ const DISCARD_IN_DRAIN: (u64, Duration) = (u64::MAX, Duration::from_secs(5));
 /// An answer of so much or less goes out in one piece with its head.
 const SMALL_ANSWER: usize = 16 * 1024;
 
-/// Serves a connection until one side ends it. `drain` closes it after the request under way.
-pub(crate) async fn serve(stream: impl Io + 'static, service: &impl Service, limits: Limits, drain: CancellationToken) {
-    let mut connection = Connection::new(Box::new(stream), limits, drain);
+/// Serves a connection until one side ends it, or the process stops.
+pub(crate) async fn serve(stream: impl Io + 'static, service: &impl Service, limits: Limits, stop: Stop) {
+    let mut connection = Connection::new(Box::new(stream), limits, stop);
     match connection.run(service).await {
         Ok(()) => connection.farewell().await,
         Err(end) => tracing::debug!(%end, "a connection ended"),
@@ -63,25 +63,44 @@ struct Connection {
     wire: Rc<RefCell<Wire>>,
     limits: Limits,
     alarm: Alarm,
-    drain: CancellationToken,
+    stop: Stop,
     drained: Pin<Box<WaitForCancellationFutureOwned>>,
-    expires: Option<Instant>,
+    opened: Instant,
+    /// Between 0 and 1: connections that came together do not all go together.
+    turn: f64,
+    /// Until something was answered.
+    fresh: bool,
     /// Where heads and small answers are put together.
     out: Vec<u8>,
 }
 
 impl Connection {
-    fn new(stream: Box<dyn Io>, limits: Limits, drain: CancellationToken) -> Self {
-        let now = Instant::now();
+    fn new(stream: Box<dyn Io>, limits: Limits, stop: Stop) -> Self {
+        let opened = Instant::now();
         Self {
             wire: Rc::new(RefCell::new(Wire::new(stream))),
             limits,
-            alarm: Alarm::new(now + limits.head_timeout),
-            drained: Box::pin(drain.clone().cancelled_owned()),
-            drain,
-            expires: limits.max_age.map(|age| now + age.mul_f64(jitter())),
+            alarm: Alarm::new(opened + limits.head_timeout),
+            drained: Box::pin(stop.drain.clone().cancelled_owned()),
+            stop,
+            opened,
+            turn: random(),
+            fresh: true,
             out: Vec::new(),
         }
+    }
+
+    /// When it is so old that it ends though nothing comes.
+    fn expires(&self) -> Option<Instant> {
+        self.limits.max_age.map(|age| self.opened + age.mul_f64(0.9 + self.turn / 10.0))
+    }
+
+    /// Whether it is to end with the next answer: it is old, or the process is about to stop.
+    fn is_to_leave(&self) -> bool {
+        let passed = |moment| moment <= Instant::now();
+        self.stop.drain.is_cancelled()
+            || self.limits.max_age.is_some_and(|age| passed(self.opened + age.mul_f64(0.8 + self.turn / 10.0)))
+            || self.stop.leaving.get().is_some_and(|leaving| passed(leaving.from + leaving.within.mul_f64(self.turn)))
     }
 
     /// Answers requests until one of them is the last. `Ok`: the client is still there and is owed a farewell.
@@ -103,13 +122,17 @@ impl Connection {
             if !self.answer(&method, version, keep_alive, response).await? {
                 return Ok(());
             }
+            self.fresh = false;
             self.wire.borrow_mut().finish();
         }
     }
 
     /// Waits for the head of a request.
     async fn next_head(&mut self) -> Result<Next, End> {
-        let Self { wire, limits, alarm, drained, expires, .. } = self;
+        let expires = self.expires();
+        // A client that has just come is about to ask.
+        let patience = self.fresh.then_some(self.opened + self.limits.head_timeout);
+        let Self { wire, limits, alarm, drained, .. } = self;
         let mut end = HeadEnd::default();
         let mut deadline = Instant::now() + limits.idle_timeout;
         let mut begun = false;
@@ -143,6 +166,9 @@ impl Connection {
                 return alarm.poll(cx, deadline).map(|()| Err(End::SlowHead));
             }
             if drained.as_mut().poll(cx).is_ready() {
+                if let Some(patience) = patience {
+                    ready!(alarm.poll(cx, patience));
+                }
                 return Poll::Ready(Ok(Next::Over));
             }
             ready!(alarm.poll(cx, expires.map_or(deadline, |expires| expires.min(deadline))));
@@ -174,8 +200,7 @@ impl Connection {
         keep_alive: bool,
         response: Response<ResponseBody>,
     ) -> Result<bool, End> {
-        let expired = || self.expires.is_some_and(|expires| expires <= Instant::now());
-        let mut go_on = keep_alive && !asks_to_close(&response) && !self.drain.is_cancelled() && !expired();
+        let mut go_on = keep_alive && !asks_to_close(&response) && !self.is_to_leave();
         let delimiter = match &response.body().kind {
             Kind::Whole(bytes) => {
                 // Progress is told while the body is read; another answer did not wait for the rest of it.
@@ -305,7 +330,7 @@ impl Connection {
     /// Closes our side, and gives the client a moment to see that and close its own. A socket that is closed with unread
     /// bytes is reset, and a reset takes with it what the client has not read yet: the answer (RFC 9112 section 9.6).
     async fn farewell(&mut self) {
-        let (mut bytes, time) = if self.drain.is_cancelled() { DISCARD_IN_DRAIN } else { DISCARD };
+        let (mut bytes, time) = if self.stop.drain.is_cancelled() { DISCARD_IN_DRAIN } else { DISCARD };
         let Self { wire, alarm, .. } = self;
         let deadline = Instant::now() + time;
         let mut shut = false;
@@ -334,11 +359,11 @@ impl Connection {
     }
 }
 
-/// A factor between 0.9 and 1: connections that came together do not all go together.
-fn jitter() -> f64 {
+/// From 0 to 1.
+fn random() -> f64 {
     // A fresh hasher's keys are random.
     let random = RandomState::new().build_hasher().finish() >> 32;
-    1.0 - random as f64 / (1_u64 << 32) as f64 / 10.0
+    random as f64 / (1_u64 << 32) as f64
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::proxy_protocol::skip_header;
-use crate::http1::{self, BadHead, Body, Limits, ResponseBody, Service};
+use crate::http1::{self, BadHead, Body, Limits, ResponseBody, Service, Stop};
 use crate::metrics::Metrics;
 
 /// Connections served at once: health checks and scrapers are few.
@@ -104,7 +104,7 @@ impl Management {
         };
         let (read, write) = stream.into_split();
         let stream = tokio::io::join(io::Cursor::new(front).chain(read), write);
-        http1::serve(stream, &*self, LIMITS, stop).await;
+        http1::serve(stream, &*self, LIMITS, Stop::new(stop)).await;
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::listener::{Accepted, Open};
+use super::listener::{Accepted, Arrivals, Open};
 use super::proxy_protocol::{HeaderError, Origin, read_header};
 use super::tls::TlsState;
 use crate::auth::Authenticator;
@@ -27,7 +27,7 @@ use crate::http::caller::Caller;
 use crate::http::groups::Groups;
 use crate::http::routes::Operation;
 use crate::http::{Context, Session};
-use crate::http1::{self, Limits};
+use crate::http1::{self, Limits, Stop};
 use crate::metrics::{Metrics, ProxyRefusal};
 use crate::telemetry::Telemetry;
 
@@ -63,6 +63,8 @@ pub(crate) struct Parts {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) tls: Option<Arc<TlsState>>,
     pub(crate) draining: Arc<AtomicBool>,
+    pub(crate) stop: Stop,
+    pub(crate) arrivals: Arc<Arrivals>,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 
@@ -109,16 +111,30 @@ pub(crate) struct WorkerDied;
 
 /// The worker's life: serve, drain, end.
 async fn run(parts: Parts, mut incoming: mpsc::UnboundedReceiver<Accepted>) {
-    let Parts { config, access, authenticator, cluster, budget, groups, metrics, telemetry, tls, draining, mut phase } =
-        parts;
+    let Parts {
+        config,
+        access,
+        authenticator,
+        cluster,
+        budget,
+        groups,
+        metrics,
+        telemetry,
+        tls,
+        draining,
+        stop,
+        arrivals,
+        mut phase,
+    } = parts;
     let observer = Arc::new(metrics.clone());
     let pipeline = Pipeline::new(config.producer.pipeline.clone(), cluster.clone(), budget.clone(), observer);
+    let stop = stop.child();
     let context = Rc::new(Context {
         access,
         authenticator,
         routes: Operation::NAMES.map(|name| metrics.route(name)),
         stop_reading: CancellationToken::new(),
-        drain: CancellationToken::new(),
+        drain: stop.drain.clone(),
         tasks: TaskTracker::new(),
         config,
         cluster,
@@ -129,12 +145,8 @@ async fn run(parts: Parts, mut incoming: mpsc::UnboundedReceiver<Accepted>) {
         telemetry,
         draining,
     });
-    let shell = Rc::new(Shell {
-        context: context.clone(),
-        tls,
-        handshakes: Semaphore::new(HANDSHAKES),
-        drain: context.drain.clone(),
-    });
+    let shell =
+        Rc::new(Shell { context: context.clone(), tls, handshakes: Semaphore::new(HANDSHAKES), stop, arrivals });
     let connections = TaskTracker::new();
     let serve = |accepted: Accepted| {
         connections.spawn_local(shell.clone().connection(accepted));
@@ -155,7 +167,7 @@ async fn run(parts: Parts, mut incoming: mpsc::UnboundedReceiver<Accepted>) {
     while let Ok(accepted) = incoming.try_recv() {
         serve(accepted);
     }
-    shell.drain.cancel();
+    shell.stop.drain.cancel();
     connections.close();
     context.tasks.close();
     let mut finished = std::pin::pin!(async {
@@ -188,7 +200,8 @@ struct Shell {
     context: Rc<Context>,
     tls: Option<Arc<TlsState>>,
     handshakes: Semaphore,
-    drain: CancellationToken,
+    stop: Stop,
+    arrivals: Arc<Arrivals>,
 }
 
 impl Shell {
@@ -216,8 +229,9 @@ impl Shell {
             return;
         }
         let Some(tls) = &self.tls else {
+            self.note_arrival(&caller);
             let session = Session::new(self.context.clone(), caller);
-            http1::serve(stream, &session, limits, self.drain.clone()).await;
+            http1::serve(stream, &session, limits, self.stop.clone()).await;
             return;
         };
         let greeting = tls.current();
@@ -229,11 +243,12 @@ impl Shell {
         };
         match tokio::time::timeout(limits.head_timeout, handshake).await {
             Ok(Ok((stream, names))) => {
+                self.note_arrival(&caller);
                 caller.certificate = names.map(Arc::new);
                 let session = Session::new(self.context.clone(), caller);
                 drop(greeting);
                 // On the heap, so that handshakes are small.
-                Box::pin(http1::serve(stream, &session, limits, self.drain.clone())).await;
+                Box::pin(http1::serve(stream, &session, limits, self.stop.clone())).await;
             }
             Ok(Err(error)) => {
                 self.context.metrics.tls_handshake_failed();
@@ -243,6 +258,13 @@ impl Shell {
                 self.context.metrics.tls_handshake_failed();
                 tracing::debug!("a TLS handshake took too long");
             }
+        }
+    }
+
+    /// A client has come, who counts for how long the listener stays open in a drain.
+    fn note_arrival(&self, caller: &Caller) {
+        if !caller.is_balancer {
+            self.arrivals.note();
         }
     }
 

@@ -34,10 +34,25 @@ fn readiness_fails_first_and_the_rest_goes_on_through_the_notice() {
         assert_eq!(bridge.manage("/livez").await.status, 200);
         let mut late = bridge.client().await;
         for client in [&mut early, &mut late] {
-            let answer = client.request("POST", RECORDS, &[], b"during the notice").await;
-            assert_eq!((answer.status, answer.header("connection")), (200, None));
+            assert_eq!(client.request("POST", RECORDS, &[], b"during the notice").await.status, 200);
         }
         // A second signal does not wait for the notice.
+        bridge.stopped().await;
+    });
+}
+
+#[test]
+fn connections_are_asked_to_leave_during_the_notice() {
+    run(async {
+        let bridge = Bridge::with("[drain]\nnotice = \"1s\"\ndeadline = \"100s\"\n").await;
+        let mut client = bridge.client().await;
+        assert_eq!(client.request("POST", RECORDS, &[], b"x").await.header("connection"), None);
+        bridge.stop.stop();
+        // The last answer is one, and says that it is the last.
+        while client.request("POST", RECORDS, &[], b"x").await.header("connection").is_none() {}
+        assert!(client.is_closed().await);
+        let mut late = bridge.client().await;
+        assert_eq!(late.request("POST", RECORDS, &[], b"x").await.status, 200);
         bridge.stopped().await;
     });
 }

@@ -85,7 +85,7 @@ impl Service for Scripted {
 struct Client {
     stream: DuplexStream,
     service: Rc<Scripted>,
-    drain: CancellationToken,
+    stop: Stop,
     served: tokio::task::JoinHandle<()>,
 }
 
@@ -93,10 +93,10 @@ impl Client {
     fn connect(limits: Limits) -> Self {
         let (stream, far) = tokio::io::duplex(16 * 1024);
         let service = Rc::new(Scripted::default());
-        let drain = CancellationToken::new();
-        let serving = (service.clone(), drain.clone());
+        let stop = Stop::default();
+        let serving = (service.clone(), stop.clone());
         let served = tokio::task::spawn_local(async move { serve(far, &*serving.0, limits, serving.1).await });
-        Self { stream, service, drain, served }
+        Self { stream, service, stop, served }
     }
 
     async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -184,7 +184,7 @@ fn a_body_comes_whole_whatever_its_pieces() {
         };
         tokio::join!(sending, reading);
         assert!(answer.ends_with(&body));
-        client.drain.cancel();
+        client.stop.drain.cancel();
     });
 }
 
@@ -425,6 +425,17 @@ fn an_old_connection_ends_with_the_request_under_way() {
         client.service.go.notify_one();
         assert!(client.answer().await.0.contains("connection: close"));
         assert_eq!(client.rest().await, b"");
+        let mut asked = Client::connect(Limits { max_age: Some(Duration::from_secs(100)), ..LIMITS });
+        let start = Instant::now();
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            asked.get("/early").await;
+            if asked.answer().await.0.contains("connection: close") {
+                break;
+            }
+        }
+        let age = start.elapsed();
+        assert!((Duration::from_secs(80)..Duration::from_secs(91)).contains(&age), "{age:?}");
         let mut idle = Client::connect(Limits { max_age: Some(Duration::from_secs(60)), ..LIMITS });
         let start = Instant::now();
         assert_eq!(idle.rest().await, b"");
@@ -439,16 +450,62 @@ fn a_drain_ends_idle_connections_and_lets_requests_finish() {
         let mut idle = Client::connect(LIMITS);
         idle.get("/early").await;
         assert_eq!(idle.status().await, 200);
-        idle.drain.cancel();
+        idle.stop.drain.cancel();
         assert_eq!(idle.rest().await, b"");
         let mut busy = Client::connect(LIMITS);
         busy.get("/wait").await;
         Client::settle().await;
-        busy.drain.cancel();
+        busy.stop.drain.cancel();
         busy.service.go.notify_one();
         let (head, body) = busy.answer().await;
         assert!(head.contains("connection: close") && body == b"waited", "{head}");
         assert_eq!(busy.rest().await, b"");
+    });
+}
+
+#[test]
+fn a_connection_leaves_with_an_answer_at_a_moment_of_its_own() {
+    run(async {
+        let mut client = Client::connect(LIMITS);
+        client.get("/early").await;
+        assert_eq!(client.status().await, 200);
+        client.stop.leave(Duration::from_secs(30));
+        let start = Instant::now();
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            client.get("/early").await;
+            if client.answer().await.0.contains("connection: close") {
+                break;
+            }
+        }
+        assert!(start.elapsed() < Duration::from_secs(32), "{:?}", start.elapsed());
+        assert_eq!(client.rest().await, b"");
+
+        // Nothing is under way on an idle one, but something might come at this very moment.
+        let mut idle = Client::connect(LIMITS);
+        idle.stop.leave(Duration::ZERO);
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        idle.get("/early").await;
+        assert!(idle.answer().await.0.contains("connection: close"));
+        assert_eq!(idle.rest().await, b"");
+    });
+}
+
+#[test]
+fn a_drain_waits_for_the_first_request_of_a_new_connection() {
+    run(async {
+        let mut new = Client::connect(LIMITS);
+        new.stop.drain.cancel();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        new.get("/early").await;
+        assert!(new.answer().await.0.contains("connection: close"));
+        assert_eq!(new.rest().await, b"");
+
+        let mut silent = Client::connect(LIMITS);
+        silent.stop.drain.cancel();
+        let start = Instant::now();
+        assert_eq!(silent.rest().await, b"");
+        assert_eq!(start.elapsed().as_secs(), 5, "not for ever");
     });
 }
 
