@@ -8,12 +8,10 @@
 //! | a progress stream that was cut | written up to the last `through_line` without a failure, the rest unknown |
 //! | nothing, or a cut answer | unknown |
 
+use penstock_tests::client::Exchange;
 use serde_json::Value;
 
-use crate::{
-    client::Exchange,
-    history::{Outcome, Range, Told},
-};
+use crate::history::{Outcome, Range, Told};
 
 /// What the request was, as far as its answer depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

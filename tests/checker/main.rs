@@ -15,7 +15,7 @@
 //! * [`history`]: what was sent and told
 //! * [`check`]: the comparison, pure
 //! * [`answer`]: from HTTP to outcomes
-//! * [`client`], [`workload`]: the writers
+//! * [`workload`]: the writers
 //! * [`schedule`]: which faults, drawn from the seed
 //! * [`faults`]: how they are done
 //! * [`goodput`]: how soon it is over
@@ -26,7 +26,6 @@
 
 mod answer;
 mod check;
-mod client;
 mod faults;
 mod goodput;
 mod history;

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use penstock_tests::client::{Body, Client, Exchange};
 use tokio::{
     runtime::Handle,
     sync::watch,
@@ -21,7 +22,6 @@ use tokio::{
 use crate::{
     answer::{Form, told},
     check::{Finding, Kind},
-    client::{Body, Client, Exchange},
     history::{Line, Outcome, Request, Told},
     random::Random,
 };

@@ -2,7 +2,7 @@
 //!
 //! In reading order: the main job ([`uploads`], [`lines`], [`records`], [`keys`], [`progress`], [`encodings`],
 //! [`codecs`]), what is around it ([`topics`], [`reads`], [`confluent_v3`], [`openapi`], [`management`], [`configuration`], [`drain`],
-//! [`authentication`]), then size and failure ([`connections`], [`large`], [`overload`], [`brokers`]), the command line
+//! [`fleet`], [`authentication`]), then size and failure ([`connections`], [`large`], [`overload`], [`brokers`]), the command line
 //! ([`upload_command`], [`tail_command`]), and the [`fixture`] itself.
 
 mod authentication;
@@ -14,6 +14,7 @@ mod connections;
 mod drain;
 mod encodings;
 mod fixture;
+mod fleet;
 mod keys;
 mod large;
 mod lines;

@@ -16,12 +16,16 @@
 //! * [`bridge`]: `penstock serve` in front of a cluster
 //! * [`tools`]: `curl`, `kcat`, Kafka's command line tools
 //! * [`https`]: an HTTP/1.1 client that sends exactly the bytes it is given
+//! * [`client`]: another, to whom connections may be lost
+//! * [`fleet`]: bridges behind the load balancer that are replaced one by one under load
 //! * [`shared`]: the clusters and the bridge that tests share
 //!
 //! Nothing here skips. A missing program or a failed download is a failed test that says what to install.
 
 pub mod bridge;
+pub mod client;
 pub mod distribution;
+pub mod fleet;
 pub mod https;
 pub mod kafka;
 pub mod msk;

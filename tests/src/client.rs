@@ -1,38 +1,45 @@
 //! An HTTP/1.1 client over TLS to whom connections may be lost: what came until then is part of the answer.
 
-use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{io, net::Ipv4Addr, pin::pin, sync::Arc, time::Duration};
 
-use penstock_tests::tls::certificates;
 use rustls::pki_types::ServerName;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     net::TcpStream,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use crate::tls::certificates;
+
 /// A connection that is kept between requests.
 #[derive(Debug)]
-pub(crate) struct Client {
-    stream: TlsStream<TcpStream>,
+pub struct Client {
+    writer: WriteHalf<TlsStream<TcpStream>>,
+    reader: Reader,
+}
+
+#[derive(Debug)]
+struct Reader {
+    stream: ReadHalf<TlsStream<TcpStream>>,
     buffer: Vec<u8>,
 }
 
 /// What came back to a request.
 #[derive(Debug, Clone)]
-pub(crate) struct Exchange {
+pub struct Exchange {
     /// The status, if the head came.
-    pub(crate) status: Option<u16>,
+    pub status: Option<u16>,
     /// As much of the body as came.
-    pub(crate) body: Vec<u8>,
+    pub body: Vec<u8>,
     /// Whether that is all of it.
-    pub(crate) whole: bool,
+    pub whole: bool,
     /// Whether the connection takes another request.
-    pub(crate) keeps: bool,
+    pub keeps: bool,
 }
 
 /// A body, and how it is sent.
 #[derive(Debug)]
-pub(crate) enum Body {
+pub enum Body {
     /// At once, with its length.
     Whole(Vec<u8>),
     /// In chunks, with this much time before each.
@@ -43,58 +50,78 @@ pub(crate) enum Body {
 
 impl Client {
     /// Connects to `127.0.0.1:port`.
-    pub(crate) async fn connect(port: u16) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When nobody listens, or the connection ends within the handshake.
+    pub async fn connect(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from("localhost").expect("a valid name");
         let stream = TlsConnector::from(Arc::clone(&certificates().client)).connect(name, stream).await?;
-        Ok(Self { stream, buffer: Vec::new() })
+        let (stream, writer) = tokio::io::split(stream);
+        Ok(Self { writer, reader: Reader { stream, buffer: Vec::new() } })
     }
 
     /// Whether the bridge has left the connection open until now: it may end one that is idle, and a request that is
     /// then sent into it is the client's own fault.
-    pub(crate) async fn is_open(&mut self) -> bool {
+    pub async fn is_open(&mut self) -> bool {
         // Polled once: nothing to read is the only good answer.
-        tokio::time::timeout(Duration::ZERO, self.stream.read_buf(&mut self.buffer)).await.is_err()
+        tokio::time::timeout(Duration::ZERO, self.reader.fill()).await.is_err()
     }
 
-    /// Sends a request, `head` being its lines without the one about the length, and reads what comes back.
-    pub(crate) async fn exchange(&mut self, head: &str, body: &Body) -> Exchange {
-        // An answer may come before everything is sent, and then the bridge may close: the answer is what counts.
-        let _ = self.send(head, body).await;
+    /// Sends a request, `head` being its lines without the one about the length, and reads what comes back meanwhile. An
+    /// answer that is whole before everything is sent ends the sending.
+    pub async fn exchange(&mut self, head: &str, body: &Body) -> Exchange {
+        let Self { writer, reader } = self;
         let mut exchange = Exchange { status: None, body: Vec::new(), whole: false, keeps: false };
+        // Where sending fails, the bridge may have answered and closed: the answer is what counts.
         if matches!(body, Body::Abandoned(..)) {
+            let _ = send(writer, head, body).await;
             return exchange;
         }
-        exchange.keeps = self.receive(&mut exchange).await.unwrap_or(false);
+        exchange.keeps = {
+            let mut sent = None;
+            let mut sending = pin!(send(writer, head, body));
+            let mut receiving = pin!(reader.receive(&mut exchange));
+            loop {
+                tokio::select! {
+                    biased;
+                    received = &mut receiving => break sent == Some(true) && received.unwrap_or(false),
+                    ended = &mut sending, if sent.is_none() => sent = Some(ended.is_ok()),
+                }
+            }
+        };
         exchange
     }
+}
 
-    async fn send(&mut self, head: &str, body: &Body) -> io::Result<()> {
-        match body {
-            Body::Whole(bytes) => {
-                let mut request = format!("{head}Content-Length: {}\r\n\r\n", bytes.len()).into_bytes();
-                request.extend_from_slice(bytes);
-                self.stream.write_all(&request).await?;
+async fn send(to: &mut (impl AsyncWriteExt + Unpin), head: &str, body: &Body) -> io::Result<()> {
+    match body {
+        Body::Whole(bytes) => {
+            let mut request = format!("{head}Content-Length: {}\r\n\r\n", bytes.len()).into_bytes();
+            request.extend_from_slice(bytes);
+            to.write_all(&request).await?;
+        }
+        Body::Chunks(chunks, pause) | Body::Abandoned(chunks, pause) => {
+            to.write_all(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await?;
+            for chunk in chunks {
+                to.flush().await?;
+                tokio::time::sleep(*pause).await;
+                let mut framed = format!("{:x}\r\n", chunk.len()).into_bytes();
+                framed.extend_from_slice(chunk);
+                framed.extend_from_slice(b"\r\n");
+                to.write_all(&framed).await?;
             }
-            Body::Chunks(chunks, pause) | Body::Abandoned(chunks, pause) => {
-                self.stream.write_all(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await?;
-                for chunk in chunks {
-                    self.stream.flush().await?;
-                    tokio::time::sleep(*pause).await;
-                    let mut framed = format!("{:x}\r\n", chunk.len()).into_bytes();
-                    framed.extend_from_slice(chunk);
-                    framed.extend_from_slice(b"\r\n");
-                    self.stream.write_all(&framed).await?;
-                }
-                if matches!(body, Body::Chunks(..)) {
-                    self.stream.write_all(b"0\r\n\r\n").await?;
-                }
+            if matches!(body, Body::Chunks(..)) {
+                to.write_all(b"0\r\n\r\n").await?;
             }
         }
-        self.stream.flush().await
     }
+    to.flush().await
+}
 
+impl Reader {
     /// Fills `exchange`, and says whether the connection may be kept.
     async fn receive(&mut self, exchange: &mut Exchange) -> io::Result<bool> {
         let head = loop {
