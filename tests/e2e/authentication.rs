@@ -175,7 +175,7 @@ fn every_mechanism_logs_in_and_again_without_a_failed_request() {
     let cases = [
         ("plain", user(settings(*sasl, "sasl_plaintext"), "PLAIN", PASSWORD)),
         ("plain-tls", user(settings(*sasl_tls, "sasl_tls"), "PLAIN", PASSWORD)),
-        ("scram-256", user(settings(*sasl, "sasl_plaintext"), "SCRAM-SHA-256", scram_password())),
+        ("scram-256-tls", user(settings(*sasl_tls, "sasl_tls"), "SCRAM-SHA-256", scram_password())),
         ("scram-512-tls", user(settings(*sasl_tls, "sasl_tls"), "SCRAM-SHA-512", scram_password())),
         ("bearer-tls", bearer),
     ];

@@ -2,7 +2,7 @@
 //!
 //! In reading order: the main job ([`uploads`], [`lines`], [`records`], [`keys`], [`progress`], [`encodings`],
 //! [`codecs`]), what is around it ([`topics`], [`reads`], [`confluent_v3`], [`openapi`], [`management`], [`configuration`], [`drain`],
-//! [`fleet`], [`authentication`]), then size and failure ([`connections`], [`large`], [`overload`], [`brokers`]), the command line
+//! [`fleet`], [`front_door`], [`authentication`]), then size and failure ([`connections`], [`large`], [`overload`], [`brokers`]), the command line
 //! ([`upload_command`], [`tail_command`]), and the [`fixture`] itself.
 
 mod authentication;
@@ -15,6 +15,7 @@ mod drain;
 mod encodings;
 mod fixture;
 mod fleet;
+mod front_door;
 mod keys;
 mod large;
 mod lines;
