@@ -354,7 +354,7 @@ fn tail(args: TailArgs) -> ExitCode {
     if args.group.is_some() && args.from.parse::<i64>().is_ok() {
         return fail(
             BAD_USAGE,
-            "a group begins at earliest or latest; offsets are set by POST /v1/groups/{group}/offsets",
+            &"a group begins at earliest or latest; offsets are set by POST /v1/groups/{group}/offsets",
         );
     }
     let options = tail::Options {

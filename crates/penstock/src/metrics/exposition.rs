@@ -268,33 +268,6 @@ impl Inner {
                     family.labelled(&[("broker", *broker)], &value(stats))?;
                 }
             }
-            let mut stats: Vec<_> = cluster.broker_stats().into_iter().collect();
-            stats.sort_unstable_by_key(|(broker, _)| *broker);
-            stats.truncate(super::MAX_BROKERS);
-            type Count = fn(&BrokerStats) -> u64;
-            let counters: [(&'static str, &'static str, Count); 3] = [
-                (
-                    "penstock_kafka_connects_total",
-                    "Connections to Kafka established, by broker; -1: to bootstrap addresses.",
-                    |stats| stats.connects,
-                ),
-                (
-                    "penstock_kafka_connect_failures_total",
-                    "Connections to Kafka that failed: name, TCP, TLS, versions or login.",
-                    |stats| stats.connect_failures,
-                ),
-                (
-                    "penstock_kafka_login_renewals_total",
-                    "Logins that were repeated in place before their session ended (KIP-368).",
-                    |stats| stats.renewals,
-                ),
-            ];
-            for (name, help, count) in counters {
-                let mut family = out.counter(name, help)?;
-                for (broker, stats) in &stats {
-                    family.labelled(&[("broker", *broker)], &count(stats))?;
-                }
-            }
         }
         Ok(())
     }

@@ -64,8 +64,9 @@ fn names_are_as_prometheus_wants_them() {
             assert!(named(&name) == [&name], "{name} has our prefix");
             assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
             let unit = ["_seconds", "_bytes", "_total", "_info", "_fds"].iter().any(|unit| name.ends_with(unit));
-            let counts =
-                ["_connections", "_in_flight", "_records", "_draining"].iter().any(|what| name.ends_with(what));
+            let counts = ["_connections", "_in_flight", "_records", "_draining", "_failing", "_needed"]
+                .iter()
+                .any(|what| name.ends_with(what));
             assert!(unit || counts, "{name} says no unit");
             assert!(help.ends_with('.') && help.len() > 5, "{name}: {help}");
         }
