@@ -18,7 +18,7 @@ fn what_is_not_served_is_told_and_the_connection_goes_on() {
         for (method, path, code) in [
             ("GET", "/nothing", 404),
             ("POST", "/v1/nothing", 404),
-            ("GET", RECORDS, 405),
+            ("PUT", RECORDS, 405),
             ("POST", "/healthz", 405),
             ("POST", "/v1/topics/a%20b/records", 400),
             ("POST", "/v1/topics/events/records?partition=x", 400),

@@ -67,7 +67,7 @@ pub(super) async fn produce(
         return Err(ApiError::overloaded());
     }
     let mut reader = context.body_reader(body, grant);
-    let delivery = context.pipeline.delivery(None, 1);
+    let delivery = context.delivery(None, 1);
     let document = WholeBody::read(context, &mut reader, encoding, &delivery, limit).await?;
     // Every record is an object, so there are not more of them than opening braces. A vector doubles as it grows.
     let most = memchr::memchr_iter(b'{', document.bytes()).count();

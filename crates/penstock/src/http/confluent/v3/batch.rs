@@ -81,7 +81,7 @@ pub(super) async fn produce(
     let Admitted { topic, encoding, grant } = admit(context, caller, name, &head.headers).await?;
     let limit = Limit { bytes: context.config.limits.document_bytes, what: "a batch" };
     limit.check_length(&head.headers, encoding)?;
-    let delivery = context.pipeline.delivery(None, 1);
+    let delivery = context.delivery(None, 1);
     delivery.keep_places();
     let mut reader = context.body_reader(body, grant);
     let document = WholeBody::read(context, &mut reader, encoding, &delivery, limit).await?;

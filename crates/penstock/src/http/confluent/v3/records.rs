@@ -113,7 +113,7 @@ pub(super) async fn produce(
         return Err(empty());
     }
     let awaits_continue = body.awaits_continue();
-    let delivery = context.pipeline.delivery(None, 1);
+    let delivery = context.delivery(None, 1);
     delivery.keep_places();
     let pending = Rc::new(Pending::new(&delivery));
     let places = Places::new(&cluster, topic.name());
