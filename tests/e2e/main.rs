@@ -1,7 +1,7 @@
 //! End-to-end tests: real clients, the real bridge, a real Apache Kafka. One binary, so that clusters are shared.
 //!
 //! In reading order: the main job ([`uploads`], [`lines`], [`records`], [`keys`], [`progress`], [`encodings`],
-//! [`codecs`]), what is around it ([`topics`], [`reads`], [`confluent_v3`], [`openapi`], [`management`], [`configuration`], [`drain`],
+//! [`codecs`]), what is around it ([`topics`], [`reads`], [`confluent`], [`confluent_v3`], [`openapi`], [`management`], [`configuration`], [`drain`],
 //! [`fleet`], [`front_door`], [`authentication`]), then size and failure ([`connections`], [`large`], [`overload`], [`brokers`]), the command line
 //! ([`upload_command`], [`tail_command`]), and the [`fixture`] itself.
 
@@ -9,6 +9,7 @@ mod authentication;
 mod brokers;
 mod codecs;
 mod configuration;
+mod confluent;
 mod confluent_v3;
 mod connections;
 mod drain;

@@ -30,6 +30,7 @@ use std::{
 
 use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
+use kafka_client::sasl::Secret;
 use source::{Origin, Source};
 
 use crate::client::Endpoint;
@@ -51,6 +52,10 @@ pub struct Config {
     pub auth: Auth,
     /// Who may do what. Empty only on a loopback listener, which then serves everyone.
     pub access: Vec<AccessRule>,
+    /// Consumer instances.
+    pub consumers: Consumers,
+    /// The other bridges. `None`: this one stands alone.
+    pub fleet: Option<Fleet>,
     /// The management listener.
     pub management: Management,
     /// What is logged, and how.
@@ -222,6 +227,8 @@ pub struct Listen {
     pub min_body_rate: Option<u64>,
     /// Web pages of other origins. `None`: nothing is said of them.
     pub cors: Option<Cors>,
+    /// How clients reach the fleet, without a slash at its end, if that is not what their requests say.
+    pub public_url: Option<Arc<str>>,
     /// Whose answers the compatible part of the interface gives.
     pub dialect: Dialect,
 }
@@ -513,6 +520,28 @@ impl Allow {
             Verb::Admin => self.admin,
         }
     }
+}
+
+/// Consumer instances of Confluent's API: `[consumers]`.
+#[derive(Debug, Clone)]
+pub struct Consumers {
+    /// Instances in this process.
+    pub max_instances: usize,
+    /// One without a call for this long ends.
+    pub idle_timeout: Duration,
+}
+
+/// How the bridges of a fleet reach one another: `[fleet]`.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    /// Where its listener binds.
+    pub address: SocketAddr,
+    /// How others reach it, `host:port`. `None`: by the address that it is bound to.
+    pub advertised: Option<String>,
+    /// What requests are signed with, the first, and by what they are believed, each. Never empty.
+    pub secrets: Vec<Secret>,
+    /// `host:port` of others.
+    pub peers: Vec<String>,
 }
 
 /// The management listener: `[management]`.

@@ -10,6 +10,7 @@ mod consume;
 mod content_encoding;
 mod cors;
 pub(crate) mod error;
+pub(crate) mod fleet;
 mod group_memory;
 mod group_stream;
 pub(crate) mod groups;
@@ -48,7 +49,9 @@ use crate::telemetry::{Telemetry, scope};
 use access::{Access, Grant};
 use body::{BodyReader, Patience};
 use caller::Caller;
+use confluent::v2::Consumers;
 use error::ApiError;
+use fleet::{Fleet, Peers};
 use groups::Groups;
 use record::RequestRecord;
 use respond::Response;
@@ -73,6 +76,12 @@ pub(crate) struct Context {
     pub(crate) drain: CancellationToken,
     /// The notice of a drain is over: no new work.
     pub(crate) draining: Arc<AtomicBool>,
+    /// Consumer instances, of all workers.
+    pub(crate) consumers: Arc<Consumers>,
+    /// The other bridges, if there are any.
+    pub(crate) fleet: Option<Arc<Fleet>>,
+    /// This worker's connections to them.
+    pub(crate) peers: Peers,
     /// Asks bodies to be read no further.
     pub(crate) stop_reading: CancellationToken,
     /// Uploads that answer with progress. The worker waits for them at its end.

@@ -60,6 +60,10 @@ struct Inner {
     restart_needed: AtomicBool,
     /// By [`ProxyRefusal`].
     proxy_headers_refused: [AtomicU64; ProxyRefusal::ALL.len()],
+    consumer_instances: AtomicU64,
+    fleet_answered: AtomicU64,
+    fleet_unanswered: AtomicU64,
+    fleet_refused: AtomicU64,
     /// In the order in which they were asked for.
     routes: Mutex<Vec<RouteMetrics>>,
     body_bytes: AtomicU64,
@@ -182,6 +186,10 @@ impl Metrics {
             reloads: Default::default(),
             restart_needed: AtomicBool::new(false),
             proxy_headers_refused: Default::default(),
+            consumer_instances: AtomicU64::new(0),
+            fleet_answered: AtomicU64::new(0),
+            fleet_unanswered: AtomicU64::new(0),
+            fleet_refused: AtomicU64::new(0),
             routes: Mutex::new(Vec::new()),
             body_bytes: AtomicU64::new(0),
             records_written: AtomicU64::new(0),
@@ -278,6 +286,22 @@ impl Metrics {
     /// A connection was closed before its first byte was served, because of the PROXY header in front of it.
     pub(crate) fn proxy_header_refused(&self, why: ProxyRefusal) {
         self.0.proxy_headers_refused[why as usize].fetch_add(1, Relaxed);
+    }
+
+    /// So many consumer instances are here.
+    pub(crate) fn set_consumer_instances(&self, count: usize) {
+        self.0.consumer_instances.store(count as u64, Relaxed);
+    }
+
+    /// A request was handed on to another bridge, and answered there or not.
+    pub(crate) fn fleet_request(&self, answered: bool) {
+        let counter = if answered { &self.0.fleet_answered } else { &self.0.fleet_unanswered };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// A request on the fleet's listener was not the fleet's.
+    pub(crate) fn fleet_refused(&self) {
+        self.0.fleet_refused.fetch_add(1, Relaxed);
     }
 
     /// Body bytes that a client sent, decrypted, before `Content-Encoding` is undone. Called per chunk.

@@ -17,7 +17,7 @@
 //! | when | what happens |
 //! |---|---|
 //! | the signal | `/readyz` answers 503; everything else goes on, so that a balancer can take notice. Within half of the notice, every connection is asked to leave: its next answer says `Connection: close` |
-//! | `drain.notice` later, or as soon as no client came for a third of it, at the latest after two and a half times it | the listener closes; each connection ends with the request under way, or its first; idle ones close |
+//! | `drain.notice` later, or as soon as no client came for a third of it, at the latest after two and a half times it | consumer instances leave their groups; the listener closes; each connection ends with the request under way, or its first; idle ones close |
 //! | one delivery timeout before the deadline, but not before half of the time since the notice | uploads that are still being sent are read no further; when what they brought is resolved they are answered, with what was written and that the rest was not read |
 //! | `drain.deadline` after the signal | what is unresolved is given up: never sent is `not_written`, else `unknown`; those answers have five more seconds to get out |
 //!
@@ -42,19 +42,21 @@ use produce_pipeline::MemoryBudget;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, Tokens};
 use crate::config::{Config, Tls};
 use crate::http::access::Access;
+use crate::http::confluent::v2::Consumers;
+use crate::http::fleet::Fleet;
 use crate::http::groups::Groups;
 use crate::http::routes;
 use crate::http1::Stop;
 use crate::metrics::{Metrics, Reloaded};
 use crate::telemetry::{Telemetry, spans::Spans};
-use listener::{Acceptor, Arrivals, Room, WorkerPort};
+use listener::{Acceptor, Arrivals, From, Room, WorkerPort};
 use management::Management;
 use reload::{Reloader, Source};
 use tls::TlsState;
@@ -62,6 +64,8 @@ use worker::{Parts, Phase, Worker};
 
 /// For the spans of the last requests, when everything else has ended.
 const LAST_SPANS: Duration = Duration::from_secs(3);
+/// Connections of other bridges at once.
+const FLEET_CONNECTIONS: usize = 1024;
 
 /// Why the bridge does not run.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +132,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 pub struct Server {
     data: SocketAddr,
     management: SocketAddr,
+    fleet: Option<SocketAddr>,
     scheme: &'static str,
     stop: StopHandle,
     reload: ReloadHandle,
@@ -173,6 +178,10 @@ impl Server {
         let authenticator = Authenticator::new(&config.auth, &metrics).map_err(ServeError::Auth)?.map(Arc::new);
         let listener = bind("listen.address", config.listen.address).await?;
         let management_listener = bind("management.address", config.management.address).await?;
+        let fleet_listener = match &config.fleet {
+            None => None,
+            Some(fleet) => Some(bind("fleet.address", fleet.address).await?),
+        };
         let (data, management) = (listener.local_addr()?, management_listener.local_addr()?);
         let config = Arc::new(config);
 
@@ -191,6 +200,11 @@ impl Server {
         };
         let telemetry = Arc::new(Telemetry::new(&config, spans));
         let access = Arc::new(Access::new(config.access.clone()));
+        let consumers = Consumers::new(config.consumers.clone(), budget.clone(), metrics.clone());
+        let fleet = match (&config.fleet, &fleet_listener) {
+            (Some(fleet), Some(listener)) => Some(Arc::new(Fleet::new(fleet, listener.local_addr()?))),
+            _ => None,
+        };
         let (phase, phases) = watch::channel(Phase::Serving);
         let draining = Arc::new(AtomicBool::new(false));
         let groups = Groups::default();
@@ -209,6 +223,8 @@ impl Server {
                 metrics: metrics.clone(),
                 telemetry: telemetry.clone(),
                 tls: tls.clone(),
+                consumers: consumers.clone(),
+                fleet: fleet.clone(),
                 draining: draining.clone(),
                 stop: leave.clone(),
                 arrivals: arrivals.clone(),
@@ -217,8 +233,18 @@ impl Server {
             workers.push(Worker::start(index, parts, incoming)?);
             ports.push(port);
         }
+        let fleet_address = fleet_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let fleet_acceptor = fleet_listener.map(|listener| Acceptor {
+            listener,
+            from: From::Fleet,
+            workers: ports.clone(),
+            balancers: None,
+            room: Room::new(FLEET_CONNECTIONS, None),
+            metrics: metrics.clone(),
+        });
         let acceptor = Acceptor {
             listener,
+            from: From::Data,
             workers: ports,
             balancers: config.listen.proxy_trusted.clone(),
             room: Room::new(config.listen.max_connections, config.listen.max_connections_per_source),
@@ -240,14 +266,23 @@ impl Server {
             arrivals,
             stops,
             workers,
+            consumers,
             management: Arc::new(Management { cluster, metrics, stopping: AtomicBool::new(false) }),
             config,
             exporting,
         };
         // The workers have it: what exports spans ends after them.
         drop(telemetry);
-        let supervisor = tokio::spawn(supervisor.run(acceptor, management_listener, rest));
-        Ok(Self { data, management, scheme, stop: StopHandle(stop), reload: ReloadHandle(reload), supervisor })
+        let supervisor = tokio::spawn(supervisor.run(acceptor, fleet_acceptor, management_listener, rest));
+        Ok(Self {
+            data,
+            management,
+            fleet: fleet_address,
+            scheme,
+            stop: StopHandle(stop),
+            reload: ReloadHandle(reload),
+            supervisor,
+        })
     }
 
     /// Where the data listener is, with its real port.
@@ -258,6 +293,11 @@ impl Server {
     /// Where the management listener is, with its real port.
     pub const fn management_address(&self) -> SocketAddr {
         self.management
+    }
+
+    /// Where the fleet's listener is, with its real port, if there is one.
+    pub const fn fleet_address(&self) -> Option<SocketAddr> {
+        self.fleet
     }
 
     /// The data listener as a URL without a path.
@@ -355,18 +395,29 @@ struct Supervisor {
     /// How often a stop was asked for.
     stops: watch::Receiver<u32>,
     workers: Vec<Worker>,
+    consumers: Arc<Consumers>,
     management: Arc<Management>,
     /// Sends spans, until the workers are gone and the last is sent.
     exporting: Option<JoinHandle<()>>,
 }
 
 impl Supervisor {
-    async fn run(mut self, acceptor: Acceptor, management_listener: TcpListener, rest: Rest) -> Result<(), ServeError> {
+    async fn run(
+        mut self,
+        acceptor: Acceptor,
+        fleet_acceptor: Option<Acceptor>,
+        management_listener: TcpListener,
+        rest: Rest,
+    ) -> Result<(), ServeError> {
         let stop_accepting = CancellationToken::new();
         let stop_management = CancellationToken::new();
         // Its thread ends even if this task is dropped.
         let _managed = stop_management.clone().drop_guard();
-        let accepting = tokio::spawn(acceptor.run(stop_accepting.clone()));
+        let mut accepting = JoinSet::new();
+        for acceptor in std::iter::once(acceptor).chain(fleet_acceptor) {
+            accepting.spawn(acceptor.run(stop_accepting.clone()));
+        }
+        let sweeping = tokio::spawn(self.consumers.clone().sweep());
         let managing = self.management.clone().start(management_listener.into_std()?, stop_management.clone())?;
         let rest = tokio::spawn(rest.run());
 
@@ -376,6 +427,7 @@ impl Supervisor {
         for worker in self.workers {
             worker.join().await;
         }
+        sweeping.abort();
         rest.abort();
         if let Some(mut exporting) = self.exporting {
             // The process does not stay for a collector that is away.
@@ -392,7 +444,7 @@ impl Supervisor {
     async fn serve_and_drain(
         &mut self,
         stop_accepting: &CancellationToken,
-        accepting: JoinHandle<()>,
+        accepting: JoinSet<()>,
     ) -> Result<(), ServeError> {
         let mut stops = self.stops.clone();
         tokio::select! {
@@ -413,8 +465,10 @@ impl Supervisor {
         tracing::info!("stopping: no new connections, finishing requests");
         stop_accepting.cancel();
         // Workers look for the last connections after this.
-        let _ = accepting.await;
+        accepting.join_all().await;
         self.draining.store(true, Ordering::Relaxed);
+        // Their groups go on without them: whoever reads with them is told, and makes another one elsewhere.
+        self.consumers.close_all().await;
         self.phase.send_replace(Phase::Draining);
 
         let phase = &self.phase;

@@ -112,6 +112,12 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
         "management",
         "The listener of `/livez`, `/readyz` and `/metrics`. It has neither TLS nor access rules: keep it inside.",
     ),
+    ("consumers", "Consumer instances of Confluent's API: the one thing that has a state here between two requests."),
+    (
+        "fleet",
+        "How the bridges of a fleet reach one another, so that a consumer instance can be reached through any of them. \
+         Unset, each stands alone. docs/http-api.md says what this listener trusts.",
+    ),
     ("log", "Logs go to standard error, never a record's key or value."),
     (
         "telemetry",
@@ -215,6 +221,13 @@ pub(super) const KEYS: &[Key] = &[
         Default::Value("confluent"),
         "Whose answers the compatible part of the interface gives where REST proxies differ: Confluent's REST Proxy or \
          Strimzi's bridge. docs/http-api.md says where they do.",
+    ),
+    key(
+        "listen.public_url",
+        Kind::Text,
+        Default::Unset("the scheme of this listener and the `Host` of the request"),
+        "How clients reach the fleet, `https://host[:port][/base]`, for the addresses that answers name (`base_uri` of a \
+         consumer instance). Set it where something in front changes `Host` or ends TLS.",
     ),
     key(
         "tls.mode",
@@ -519,6 +532,49 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Bytes { min: 8 * KIB, max: MIB },
         Default::Value("16384"),
         "Bytes of a request's head. Larger heads get 431.",
+    ),
+    key(
+        "consumers.max_instances",
+        Kind::Count { min: 0, max: 100_000 },
+        Default::Value("1000"),
+        "Consumer instances in this process; a request for one more gets 503. Each is a member of its group, with a \
+         heartbeat, and takes some KiB; what its reads hold counts against `producer.memory_bytes`.",
+    ),
+    key(
+        "consumers.idle_timeout",
+        seconds(1, DAY),
+        Default::Value("300s"),
+        "A consumer instance without a request for this long ends: it commits what it has to and leaves its group, so that \
+         others get its partitions.",
+    ),
+    key(
+        "fleet.address",
+        Kind::Address,
+        Default::Unset("no fleet"),
+        "Where other bridges reach this one: plain HTTP, each request signed with the fleet's secret. Let nobody but the \
+         fleet connect to it.",
+    ),
+    key(
+        "fleet.advertised",
+        Kind::Text,
+        Default::Unset("`fleet.address`; required where that is no address of one host, like `0.0.0.0`"),
+        "The `host:port` by which the others reach `fleet.address`; on AWS the instance's private address.",
+    ),
+    key(
+        "fleet.secret_file",
+        Kind::File,
+        Default::Unset("required with `fleet.address`"),
+        "The file with the secret that all bridges of the fleet share: 32 characters or more, random. With several lines \
+         the first signs and all are believed, so that a secret is replaced in three steps: add the new one as the last \
+         line everywhere, move it to the first, take the old one away. Read at the start.",
+    ),
+    key(
+        "fleet.peers",
+        Kind::Servers,
+        Default::Unset("none"),
+        "`host:port` of the other bridges, for clients that name an instance themselves and go by that name alone: whoever \
+         gets their requests asks all peers who has it. Every address that a name resolves to is one, so one name for \
+         the whole fleet is enough. Clients that go by the `base_uri` that they were given need no peers.",
     ),
     key("management.address", Kind::Address, Default::Value("0.0.0.0:8081"), "Where the management listener binds."),
     key(

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -12,11 +12,13 @@ use std::{
 mod auth;
 mod sasl;
 
+use kafka_client::sasl::Secret;
 use kafka_records::Compression;
 
 use super::{
-    AccessRule, Allow, ClientAuth, Config, ConfigError, Cors, Dialect, Drain, Identity, Limits, Listen, Log, LogFormat,
-    Management, Mistake, NamePattern, Origins, Producer, Reread, Runtime, Telemetry, Tls, TlsFiles, Validate, files,
+    AccessRule, Allow, ClientAuth, Config, ConfigError, Consumers, Cors, Dialect, Drain, Fleet, Identity, Limits,
+    Listen, Log, LogFormat, Management, Mistake, NamePattern, Origins, Producer, Reread, Runtime, Telemetry, Tls,
+    TlsFiles, Validate, files,
     keys::{ACCESS_KEYS, Default, KEYS, Key, Kind},
     memory,
     source::{Origin, Source, Values, Written},
@@ -42,6 +44,11 @@ pub(super) fn resolve(source: Source, folder: &Path) -> Result<Config, ConfigErr
         limits: limits(&settings),
         auth: auth::auth(&mut settings),
         access: Vec::new(),
+        consumers: Consumers {
+            max_instances: settings.size("consumers.max_instances"),
+            idle_timeout: settings.duration("consumers.idle_timeout"),
+        },
+        fleet: fleet(&mut settings),
         management: Management { address: settings.address("management.address") },
         log: log(&mut settings),
         telemetry: telemetry(&mut settings),
@@ -54,6 +61,17 @@ pub(super) fn resolve(source: Source, folder: &Path) -> Result<Config, ConfigErr
     let overlap = data.ip() == management.ip() || data.ip().is_unspecified() || management.ip().is_unspecified();
     if data.port() == management.port() && data.port() != 0 && overlap {
         settings.mistake("management.address", "must not be the data listener's address, listen.address");
+    }
+
+    if let Some(fleet) = &config.fleet {
+        let same = |other: SocketAddr| {
+            let overlap =
+                fleet.address.ip() == other.ip() || fleet.address.ip().is_unspecified() || other.ip().is_unspecified();
+            fleet.address.port() == other.port() && other.port() != 0 && overlap
+        };
+        if same(data) || same(management) {
+            settings.mistake("fleet.address", "must not be the address of another listener");
+        }
     }
 
     mistakes.append(&mut settings.mistakes);
@@ -112,6 +130,7 @@ fn listen(settings: &mut Settings<'_>) -> Listen {
         head_timeout: settings.duration("listen.head_timeout"),
         min_body_rate: settings.nonzero_number("listen.min_body_rate"),
         cors: cors(settings),
+        public_url: public_url(settings),
         dialect: if settings.word("listen.dialect") == "strimzi" { Dialect::Strimzi } else { Dialect::Confluent },
     }
 }
@@ -125,6 +144,18 @@ fn cors(settings: &mut Settings<'_>) -> Option<Cors> {
     }
     let named: Vec<Box<str>> = origins.iter().map(|origin| origin.to_ascii_lowercase().into()).collect();
     (!origins.is_empty()).then(|| Cors { any, origins: named.into(), credentials })
+}
+
+fn public_url(settings: &mut Settings<'_>) -> Option<Arc<str>> {
+    let url = settings.text("listen.public_url")?;
+    let url = url.trim_end_matches('/');
+    let fits = url.parse::<hyper::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some() && uri.query().is_none()
+    });
+    if !fits {
+        return settings.missing("listen.public_url", "must be like https://host:8443");
+    }
+    Some(url.into())
 }
 
 fn tls(settings: &mut Settings<'_>) -> Tls {
@@ -290,6 +321,31 @@ fn runtime(settings: &Settings<'_>) -> Runtime {
         workers => workers,
     };
     Runtime { workers }
+}
+
+fn fleet(settings: &mut Settings<'_>) -> Option<Fleet> {
+    let Some(address) = settings.optional_address("fleet.address") else {
+        settings.unused(&["fleet.advertised", "fleet.secret_file", "fleet.peers"], "needs fleet.address");
+        return None;
+    };
+    let advertised = settings.text("fleet.advertised");
+    if advertised.is_none() && address.ip().is_unspecified() {
+        settings.mistake("fleet.advertised", "is required where fleet.address is no address of one host");
+    }
+    if advertised.as_deref().is_some_and(|advertised| advertised.parse::<hyper::http::uri::Authority>().is_err()) {
+        settings.mistake("fleet.advertised", "must be host:port");
+    }
+    let mut secrets = Vec::new();
+    if let Some(file) = settings.required("fleet.secret_file", "is required with fleet.address") {
+        match crate::credentials::read_secret(&file) {
+            Ok(secret) => secrets.extend(secret.reveal().lines().map(Secret::new)),
+            Err(problem) => settings.mistake("fleet.secret_file", problem),
+        }
+        if secrets.iter().any(|secret| secret.reveal().len() < 32) {
+            settings.mistake("fleet.secret_file", "has a line of less than 32 characters");
+        }
+    }
+    Some(Fleet { address, advertised, secrets, peers: settings.list("fleet.peers") })
 }
 
 /// The rules, and what is wrong with any of them.
@@ -501,6 +557,11 @@ impl<'a> Settings<'a> {
             Ok(endpoint) => Some(endpoint),
             Err(problem) => self.missing(path, &problem),
         }
+    }
+
+    fn optional_address(&self, path: &str) -> Option<SocketAddr> {
+        let Some(Value::Address(address)) = self.get(path) else { return None };
+        Some(*address)
     }
 
     fn file(&self, path: &str) -> Option<PathBuf> {

@@ -4,9 +4,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// What is known of a request's client. All of it was proved to us, or is the word of a balancer that we trust: what a
 /// client says of itself in other headers counts for nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Caller {
     /// The socket's other end: the client, or the load balancer in front of it.
     pub(crate) peer: SocketAddr,
@@ -31,6 +33,17 @@ impl Caller {
     /// What counts as one source, where one of them must not take everything.
     pub(crate) fn network(&self) -> IpAddr {
         network(self.source.unwrap_or(self.peer).ip())
+    }
+
+    /// Whether two callers are one identity, as far as access rules tell identities apart. Addresses are none: a client
+    /// may come from several, and behind a balancer all come from one.
+    pub(crate) fn is_same_identity(&self, other: &Self) -> bool {
+        // Named one by one: whoever adds a field says here what it means.
+        let Self { peer: _, source: _, endpoint, is_balancer, certificate, user } = self;
+        *endpoint == other.endpoint
+            && *is_balancer == other.is_balancer
+            && *certificate == other.certificate
+            && *user == other.user
     }
 }
 
@@ -60,7 +73,7 @@ impl fmt::Display for Caller {
 }
 
 /// What a certificate says its owner is called. Only certificates that hold come so far.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CertificateNames {
     /// The subject's CN, then alternative names that are URIs, e-mail or IP addresses: compared to the letter.
     pub(crate) exact: Vec<Box<str>>,

@@ -17,7 +17,7 @@ use super::openapi::{self, Page};
 const TOPIC_NAME_BYTES: usize = 249;
 
 /// The names of what is not Confluent's version 3.
-const OWN_NAMES: [&str; 23] = [
+const OWN_NAMES: [&str; 39] = [
     "health",
     "openapi",
     "docs",
@@ -41,6 +41,22 @@ const OWN_NAMES: [&str; 23] = [
     "v2_list_partitions",
     "v2_describe_partition",
     "v2_partition_offsets",
+    "v2_create_consumer",
+    "v2_delete_consumer",
+    "v2_subscribe",
+    "v2_subscription",
+    "v2_unsubscribe",
+    "v2_assign",
+    "v2_assignments",
+    "v2_seek",
+    "v2_seek_to_beginning",
+    "v2_seek_to_end",
+    "v2_records",
+    "v2_topic_records",
+    "v2_commit",
+    "v2_committed",
+    "v2_create_topic",
+    "v2_health",
 ];
 
 /// What a request asks for.
@@ -221,13 +237,18 @@ fn group_name(segment: &str) -> Result<String, ApiError> {
 pub(super) fn topic_name(segment: &str) -> Result<String, ApiError> {
     let name = percent_decode(segment, false)
         .ok_or_else(|| ApiError::bad_request("the topic's name is not percent-encoded UTF-8"))?;
+    checked_topic_name(&name)
+}
+
+/// Holds a topic's name against Kafka's rules.
+pub(super) fn checked_topic_name(name: &str) -> Result<String, ApiError> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if name.is_empty() || name.len() > TOPIC_NAME_BYTES || matches!(&*name, "." | "..") || !name.bytes().all(legal) {
+    if name.is_empty() || name.len() > TOPIC_NAME_BYTES || matches!(name, "." | "..") || !name.bytes().all(legal) {
         return Err(ApiError::bad_request(format!(
             "a topic's name is 1 to {TOPIC_NAME_BYTES} of a-z, A-Z, 0-9, \".\", \"_\" and \"-\", and not \".\" or \"..\""
         )));
     }
-    Ok(name.into_owned())
+    Ok(name.to_owned())
 }
 
 /// Undoes percent-encoding (RFC 3986 section 2.1); `plus_is_space` as in the queries that HTTP libraries write. `None`

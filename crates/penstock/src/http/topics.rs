@@ -206,7 +206,7 @@ async fn create_as(context: &Context, name: &str, document: &[u8]) -> Result<Res
 }
 
 /// What Kafka says to numbers and settings that it does not take is the caller's business.
-fn refused_creation(name: &str, error: &kafka_client::Error) -> ApiError {
+pub(super) fn refused_creation(name: &str, error: &kafka_client::Error) -> ApiError {
     match error.code() {
         Some(
             ErrorCode::INVALID_PARTITIONS
@@ -272,7 +272,7 @@ pub(super) async fn ask<T>(
 }
 
 /// As RFC 9562 writes it.
-fn uuid(bytes: [u8; 16]) -> String {
+pub(super) fn uuid(bytes: [u8; 16]) -> String {
     let mut text = String::with_capacity(36);
     for (at, byte) in bytes.into_iter().enumerate() {
         if matches!(at, 4 | 6 | 8 | 10) {

@@ -92,6 +92,21 @@ impl WholeBody {
         Ok(body)
     }
 
+    /// The same for a body that need not be there: `None` if it is not, or blank.
+    pub(crate) async fn read_optional(
+        context: &Context,
+        reader: &mut BodyReader,
+        encoding: ContentEncoding,
+        delivery: &Delivery,
+        limit: Limit,
+    ) -> Result<Option<Self>, ApiError> {
+        match Self::read(context, reader, encoding, delivery, limit).await {
+            Ok(body) => Ok(Some(body).filter(|body| !body.bytes().trim_ascii().is_empty())),
+            Err(error) if error.code == code::EMPTY_BODY => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         self.piece.as_deref().unwrap_or(&self.held)
     }
@@ -102,14 +117,7 @@ impl WholeBody {
     ///
     /// 400 for what is none, `code` for an object that says something else.
     pub(crate) fn parse<'a, T: Deserialize<'a>>(&'a self, code: u32) -> Result<T, ApiError> {
-        // serde takes an array for a structure, too.
-        if !self.bytes().trim_ascii_start().starts_with(b"{") {
-            return Err(ApiError::bad_request("the body must be a JSON object"));
-        }
-        serde_json::from_slice(self.bytes()).map_err(|error| {
-            let code = if error.is_data() { code } else { code::BAD_REQUEST };
-            ApiError::new(code, format!("the body is not as it must be: {error}"))
-        })
+        parse_object(self.bytes(), code)
     }
 
     fn append(&mut self, part: &[u8], limit: Limit) -> Result<(), ApiError> {
@@ -125,6 +133,18 @@ impl WholeBody {
         self.held.extend_from_slice(part);
         Ok(())
     }
+}
+
+/// What a JSON object says: see [`WholeBody::parse`].
+pub(crate) fn parse_object<'a, T: Deserialize<'a>>(body: &'a [u8], code: u32) -> Result<T, ApiError> {
+    // serde takes an array for a structure, too.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::bad_request("the body must be a JSON object"));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        let code = if error.is_data() { code } else { code::BAD_REQUEST };
+        ApiError::new(code, format!("the body is not as it must be: {error}"))
+    })
 }
 
 /// The length that the head of a request tells of its body.

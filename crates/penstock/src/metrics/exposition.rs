@@ -114,6 +114,20 @@ impl Inner {
             refused.labelled(&[("reason", label)], &count)?;
         }
 
+        out.gauge("penstock_consumer_instances", "Consumer instances of Confluent's API that are here.")?
+            .value(&self.consumer_instances.load(Relaxed))?;
+        let mut handed_on = out.counter(
+            "penstock_fleet_requests_total",
+            "Requests handed on to the bridge that has the consumer instance, by whether it answered.",
+        )?;
+        handed_on.labelled(&[("outcome", "answered")], &self.fleet_answered.load(Relaxed))?;
+        handed_on.labelled(&[("outcome", "unanswered")], &self.fleet_unanswered.load(Relaxed))?;
+        out.counter(
+            "penstock_fleet_requests_refused_total",
+            "Requests on the fleet's listener that no bridge of the fleet signed, or not now.",
+        )?
+        .value(&self.fleet_refused.load(Relaxed))?;
+
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         out.gauge("penstock_http_requests_in_flight", "Requests whose answer is not over.")?
             .value(&routes.iter().map(RouteMetrics::in_flight).sum::<u64>())?;

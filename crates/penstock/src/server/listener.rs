@@ -31,6 +31,16 @@ pub(crate) struct Accepted {
     /// The socket's other end: a client, or a load balancer.
     pub(crate) peer: SocketAddr,
     pub(crate) open: Open,
+    pub(crate) from: From,
+}
+
+/// Which listener a connection came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// A client's.
+    Data,
+    /// Another bridge's.
+    Fleet,
 }
 
 /// Counts one open connection, everywhere where it is counted, until it is dropped.
@@ -151,7 +161,7 @@ impl Arrivals {
 }
 
 /// Where a worker takes its connections.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct WorkerPort {
     connections: mpsc::UnboundedSender<Accepted>,
     /// Open connections of this worker.
@@ -166,10 +176,11 @@ impl WorkerPort {
     }
 }
 
-/// The acceptor of the data listener.
+/// The acceptor of the data listener, or of the fleet's.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     pub(crate) listener: TcpListener,
+    pub(crate) from: From,
     pub(crate) workers: Vec<WorkerPort>,
     pub(crate) room: Arc<Room>,
     /// Where connections may come from, each with a PROXY header in front. `None`: from anywhere, without one.
@@ -247,7 +258,7 @@ impl Acceptor {
         };
         worker.load.fetch_add(1, Ordering::Relaxed);
         let open = Open { load: worker.load.clone(), place, _metric: self.metrics.connection_opened(index) };
-        if worker.connections.send(Accepted { stream, peer, open }).is_err() {
+        if worker.connections.send(Accepted { stream, peer, open, from: self.from }).is_err() {
             tracing::error!(worker = index, "a worker is gone");
         }
     }
@@ -281,7 +292,8 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let (ports, incoming) = (0..workers).map(|_| WorkerPort::new()).unzip();
         let room = Room::new(room, of_one);
-        let acceptor = Acceptor { listener, workers: ports, room, balancers: None, metrics: Metrics::new(workers) };
+        let metrics = Metrics::new(workers);
+        let acceptor = Acceptor { listener, from: From::Data, workers: ports, room, balancers: None, metrics };
         let stop = CancellationToken::new();
         let task = tokio::spawn(acceptor.run(stop.clone()));
         Bench { address, incoming, stop, task }

@@ -17,13 +17,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::listener::{Accepted, Arrivals, Open};
+use super::listener::{Accepted, Arrivals, From, Open};
 use super::proxy_protocol::{HeaderError, Origin, read_header};
 use super::tls::TlsState;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::http::access::Access;
 use crate::http::caller::Caller;
+use crate::http::confluent::v2::Consumers;
+use crate::http::fleet::{self, Fleet, FleetSession, Peers};
 use crate::http::groups::Groups;
 use crate::http::routes::Operation;
 use crate::http::{Context, Session};
@@ -62,6 +64,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Metrics,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) tls: Option<Arc<TlsState>>,
+    pub(crate) consumers: Arc<Consumers>,
+    pub(crate) fleet: Option<Arc<Fleet>>,
     pub(crate) draining: Arc<AtomicBool>,
     pub(crate) stop: Stop,
     pub(crate) arrivals: Arc<Arrivals>,
@@ -121,6 +125,8 @@ async fn run(parts: Parts, mut incoming: mpsc::UnboundedReceiver<Accepted>) {
         metrics,
         telemetry,
         tls,
+        consumers,
+        fleet,
         draining,
         stop,
         arrivals,
@@ -133,6 +139,9 @@ async fn run(parts: Parts, mut incoming: mpsc::UnboundedReceiver<Accepted>) {
         access,
         authenticator,
         routes: Operation::NAMES.map(|name| metrics.route(name)),
+        consumers,
+        fleet,
+        peers: Peers::default(),
         stop_reading: CancellationToken::new(),
         drain: stop.drain.clone(),
         tasks: TaskTracker::new(),
@@ -207,7 +216,7 @@ struct Shell {
 impl Shell {
     /// One connection's task. Ends with the connection.
     async fn connection(self: Rc<Self>, accepted: Accepted) {
-        let Accepted { stream, peer, mut open } = accepted;
+        let Accepted { stream, peer, mut open, from } = accepted;
         let mut stream = match TcpStream::from_std(stream) {
             Ok(stream) => stream,
             Err(error) => {
@@ -224,6 +233,13 @@ impl Shell {
             max_age: listen.max_connection_age,
             head_bytes: self.context.config.limits.head_bytes,
         };
+        if let (From::Fleet, Some(us)) = (from, &self.context.fleet) {
+            let session = FleetSession { context: self.context.clone(), fleet: us.clone() };
+            // An envelope is larger than what clients may send; a bridge keeps a connection for less than a minute.
+            let limits = Limits { head_bytes: fleet::HEAD_BYTES.max(limits.head_bytes), max_age: None, ..limits };
+            http1::serve(stream, &session, limits, self.stop.clone()).await;
+            return;
+        }
         let mut caller = Caller::of_socket(peer);
         if listen.proxy_trusted.is_some() && !self.read_origin(&mut stream, &mut caller, &mut open).await {
             return;

@@ -209,6 +209,22 @@ fn topics_partitions_offsets_and_brokers_are_described() {
 }
 
 #[test]
+fn who_may_do_nothing_is_told_nothing() {
+    run(async {
+        let rule = "[[access]]\nidentity = \"anyone\"\ntopics = [\"other\"]\nallow = [\"consume\"]\n";
+        let bridge = Bridge::with(rule).await;
+        let mut client = bridge.client().await;
+        assert_eq!(client.request("GET", "/topics", &[], b"").await.json(), json!([]));
+        for path in ["/brokers", "/topics/events", "/topics/events/partitions", "/topics/events/partitions/0/offsets"] {
+            assert_eq!(client.request("GET", path, &[], b"").await.error_code(), 40301, "{path}");
+        }
+        assert_eq!(post(&mut client, "/topics/events", JSON, "{\"records\":[{}]}").await.error_code(), 40301);
+        assert_eq!(post(&mut client, "/consumers/g", JSON, "").await.error_code(), 40301);
+        assert!(bridge.values().is_empty());
+    });
+}
+
+#[test]
 fn strimzis_dialect_answers_as_strimzi_does() {
     run(async {
         let bridge = Bridge::with("[listen]\ndialect = \"strimzi\"\n[limits]\nrecord_bytes = 1024\n").await;

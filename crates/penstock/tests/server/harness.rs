@@ -30,6 +30,7 @@ pub(crate) struct Bridge {
     pub(crate) kafka: FakeBroker,
     pub(crate) data: SocketAddr,
     pub(crate) management: SocketAddr,
+    pub(crate) fleet: Option<SocketAddr>,
     pub(crate) stop: StopHandle,
     pub(crate) reload: ReloadHandle,
     server: Server,
@@ -49,12 +50,23 @@ impl Bridge {
     }
 
     pub(crate) async fn in_front_of(kafka: FakeBroker, settings: &str) -> Self {
+        let bootstrap = kafka.bootstrap_servers();
+        Self::before(bootstrap, kafka, settings).await
+    }
+
+    /// Another bridge in front of this one's Kafka. Its own field of that name is another, which nobody uses.
+    pub(crate) async fn beside(&self, settings: &str) -> Self {
+        let unused = FakeBroker::start_cluster(1).await.expect("loopback");
+        Self::before(self.kafka.bootstrap_servers(), unused, settings).await
+    }
+
+    async fn before(bootstrap: String, kafka: FakeBroker, settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = write_settings(folder.path(), settings);
         let environment = [
             ("PENSTOCK_LISTEN__ADDRESS", "127.0.0.1:0".to_owned()),
             ("PENSTOCK_MANAGEMENT__ADDRESS", "127.0.0.1:0".to_owned()),
-            ("PENSTOCK_KAFKA__BOOTSTRAP_SERVERS", kafka.bootstrap_servers()),
+            ("PENSTOCK_KAFKA__BOOTSTRAP_SERVERS", bootstrap),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value));
         let config = Config::load(Some(&path), environment).unwrap_or_else(|error| panic!("{error}"));
@@ -62,6 +74,7 @@ impl Bridge {
         let bridge = Self {
             data: server.data_address(),
             management: server.management_address(),
+            fleet: server.fleet_address(),
             stop: server.stop_handle(),
             reload: server.reload_handle(),
             kafka,

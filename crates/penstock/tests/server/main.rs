@@ -1,5 +1,6 @@
 //! The bridge as a client meets it: real sockets on loopback, an in-process Kafka behind it.
 
+mod confluent_consumers;
 mod confluent_v2;
 mod confluent_v3;
 mod consume;

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 /// How keys and values are written in a document.
@@ -119,6 +120,48 @@ fn string<'a>(value: &'a RawValue, what: &str) -> Result<Cow<'a, str>, String> {
     serde_json::from_str::<String>(text).map(Cow::Owned).map_err(|_| format!("must be a string of {what}, or null"))
 }
 
+/// From bytes to a document: appends the value to `out`.
+///
+/// # Errors
+///
+/// The bytes cannot be told in this format; `out` is as it was.
+pub(crate) fn encode(format: EmbeddedFormat, bytes: Option<&[u8]>, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    let Some(bytes) = bytes else {
+        out.extend_from_slice(b"null");
+        return Ok(());
+    };
+    match format {
+        EmbeddedFormat::Binary => {
+            out.push(b'"');
+            let start = out.len();
+            out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+            let written = BASE64_STANDARD.encode_slice(bytes, &mut out[start..]);
+            debug_assert_eq!(written, Ok(out.len() - start), "the room is exact");
+            out.push(b'"');
+        }
+        // As Confluent's reader takes it.
+        EmbeddedFormat::Json if bytes.is_empty() => out.extend_from_slice(b"null"),
+        EmbeddedFormat::Json => {
+            let text = std::str::from_utf8(bytes).map_err(|_| "is not JSON")?;
+            serde_json::from_str::<IgnoredAny>(text).map_err(|_| "is not JSON")?;
+            out.extend_from_slice(bytes);
+        }
+        EmbeddedFormat::Text => {
+            let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8")?;
+            write_string(text, out);
+        }
+        EmbeddedFormat::Avro | EmbeddedFormat::JsonSchema | EmbeddedFormat::Protobuf => {
+            return Err("needs a schema");
+        }
+    }
+    Ok(())
+}
+
+/// Appends a JSON string.
+pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("a vector takes what is written, and a string is JSON");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,20 +173,30 @@ mod tests {
         Ok(payload.bytes(&buffer).map(<[u8]>::to_vec))
     }
 
+    fn encoded(format: EmbeddedFormat, bytes: &[u8]) -> Result<String, &'static str> {
+        let mut out = Vec::new();
+        encode(format, Some(bytes), &mut out)?;
+        Ok(String::from_utf8(out).expect("JSON is UTF-8"))
+    }
+
     #[test]
-    fn json_passes_byte_for_byte() {
+    fn json_passes_byte_for_byte_in_both_directions() {
         for text in
             ["1.10", "0", "false", "\"\"", "{}", "[]", "1e400", "{\"b\":1, \"a\":2,\"b\":3}", "\"\\u00e9\\/\"", "-0.0"]
         {
             assert_eq!(decoded(EmbeddedFormat::Json, text), Ok(Some(text.as_bytes().to_vec())));
+            assert_eq!(encoded(EmbeddedFormat::Json, text.as_bytes()), Ok(text.to_owned()));
         }
         assert_eq!(decoded(EmbeddedFormat::Json, " null "), Ok(None));
+        assert_eq!(encoded(EmbeddedFormat::Json, b""), Ok("null".to_owned()));
+        assert_eq!(encoded(EmbeddedFormat::Json, b"{\"a\":1} x"), Err("is not JSON"));
+        assert_eq!(encoded(EmbeddedFormat::Json, b"\"\xff\""), Err("is not JSON"));
     }
 
     #[test]
     fn binary_is_base64_however_its_string_is_written() {
         let bytes: Vec<u8> = (0..=255).rev().collect();
-        let text = serde_json::to_string(&BASE64_STANDARD.encode(&bytes)).expect("JSON");
+        let text = encoded(EmbeddedFormat::Binary, &bytes).expect("anything goes");
         assert_eq!(decoded(EmbeddedFormat::Binary, &text), Ok(Some(bytes.clone())));
         assert!(text.contains('/'), "or the next line shows nothing");
         assert_eq!(decoded(EmbeddedFormat::Binary, &text.replace('/', "\\/")), Ok(Some(bytes)));
@@ -157,6 +210,15 @@ mod tests {
     #[test]
     fn text_is_the_characters_of_a_string() {
         assert_eq!(decoded(EmbeddedFormat::Text, "\"a\\n\\u20ac\""), Ok(Some("a\n€".as_bytes().to_vec())));
+        assert_eq!(encoded(EmbeddedFormat::Text, "a\n€\"".as_bytes()), Ok("\"a\\n€\\\"\"".to_owned()));
         assert!(decoded(EmbeddedFormat::Text, "7").is_err());
+        assert!(encoded(EmbeddedFormat::Text, b"\xff").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_told_leaves_nothing_behind() {
+        let mut out = b"[".to_vec();
+        assert!(encode(EmbeddedFormat::Json, Some(b"{"), &mut out).is_err());
+        assert_eq!(out, b"[");
     }
 }

@@ -6,8 +6,20 @@ use produce_pipeline::{Cause, Outcome};
 
 use crate::http::error::{ApiError, code};
 
+/// Another consumer instance, or a partition that the instance does not read.
+pub(crate) const NO_INSTANCE: u32 = 40403;
+/// The format asked for is not the one that the instance was made with.
+pub(crate) const OTHER_FORMAT: u32 = 40601;
+/// The instance is there already.
+pub(crate) const INSTANCE_EXISTS: u32 = 40902;
+/// What was asked for does not go with the instance's state: a subscription excludes an assignment.
+pub(crate) const ILLEGAL_STATE: u32 = 40903;
 /// The document is JSON, and not what it must be.
 pub(crate) const INVALID: u32 = 422;
+/// A key or a value cannot be told in the format asked for.
+pub(crate) const CONVERSION: u32 = 42203;
+/// A setting of a consumer.
+pub(crate) const BAD_CONSUMER: u32 = 42204;
 /// Kafka, and another try will not help.
 pub(crate) const KAFKA: u32 = 50002;
 /// Kafka, and another try may help.
@@ -16,6 +28,11 @@ pub(crate) const KAFKA_RETRIABLE: u32 = 50003;
 /// 422: the document says something that it cannot.
 pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
     ApiError::new(INVALID, message)
+}
+
+/// 404: no such consumer instance.
+pub(crate) fn no_instance() -> ApiError {
+    ApiError::new(NO_INSTANCE, "Consumer instance not found.")
 }
 
 /// One record's failure, in the numbers that Confluent has for it: 40301, or 50003 where the same record sent again may

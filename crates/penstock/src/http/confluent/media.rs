@@ -75,6 +75,19 @@ pub(crate) fn produce_format(headers: &HeaderMap) -> Result<EmbeddedFormat, ApiE
     }
 }
 
+/// The formats that a reader of records takes; none: any.
+pub(crate) fn accepted_formats(headers: &HeaderMap) -> Vec<EmbeddedFormat> {
+    let mut formats = Vec::new();
+    for media in accepted(headers) {
+        match media {
+            Media::Embedded(format) => formats.push(format),
+            // Confluent takes this for the binary format; its clients send it with every call, whatever their format is.
+            Media::Plain(_) | Media::Json | Media::Any => return Vec::new(),
+        }
+    }
+    formats
+}
+
 /// The media type of an answer without keys or values in it: what the client says it takes, else Confluent's.
 pub(crate) fn answer_type(headers: &HeaderMap) -> HeaderValue {
     let known = accepted(headers).find_map(|media| match media {
@@ -88,6 +101,18 @@ pub(crate) fn answer_type(headers: &HeaderMap) -> HeaderValue {
 }
 
 const V2: HeaderValue = HeaderValue::from_static("application/vnd.kafka.v2+json");
+
+/// The media type of records in this format.
+pub(crate) const fn records_type(format: EmbeddedFormat) -> HeaderValue {
+    HeaderValue::from_static(match format {
+        EmbeddedFormat::Binary => "application/vnd.kafka.binary.v2+json",
+        EmbeddedFormat::Json => "application/vnd.kafka.json.v2+json",
+        EmbeddedFormat::Text => "application/vnd.kafka.text.v2+json",
+        EmbeddedFormat::Avro => "application/vnd.kafka.avro.v2+json",
+        EmbeddedFormat::JsonSchema => "application/vnd.kafka.jsonschema.v2+json",
+        EmbeddedFormat::Protobuf => "application/vnd.kafka.protobuf.v2+json",
+    })
+}
 
 fn accepted(headers: &HeaderMap) -> impl Iterator<Item = Media> {
     let values = headers.get_all(ACCEPT).into_iter();
@@ -141,5 +166,8 @@ mod tests {
             assert_eq!(answer_type(&headers(ACCEPT, value)), told, "{value}");
         }
         assert_eq!(answer_type(&HeaderMap::new()), "application/vnd.kafka.v2+json");
+        assert_eq!(accepted_formats(&headers(ACCEPT, "application/vnd.kafka.json.v2+json")), [EmbeddedFormat::Json]);
+        assert!(accepted_formats(&headers(ACCEPT, "application/json")).is_empty());
+        assert!(accepted_formats(&HeaderMap::new()).is_empty());
     }
 }

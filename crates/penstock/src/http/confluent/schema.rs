@@ -53,6 +53,15 @@ pub(crate) async fn serializer(
     Err(no_registry(format))
 }
 
+/// Whether instances with this format can be made.
+///
+/// # Errors
+///
+/// As [`serializer`]'s.
+pub(crate) fn check_configured(_context: &Context, format: EmbeddedFormat) -> Result<(), ApiError> {
+    Err(no_registry(format))
+}
+
 /// 415: nothing is configured that knows schemas.
 pub(crate) fn no_registry(format: EmbeddedFormat) -> ApiError {
     ApiError::new(

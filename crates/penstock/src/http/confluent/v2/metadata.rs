@@ -1,20 +1,26 @@
 //! Topics, partitions, offsets and brokers.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use hyper::header::CONTENT_TYPE;
-use hyper::{HeaderMap, StatusCode};
+use hyper::{HeaderMap, Request, StatusCode};
 use kafka_client::{OffsetSpec, PartitionInfo, TopicInfo};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Verb;
 use crate::http::Context;
+use crate::http::access::Grant;
 use crate::http::caller::Caller;
 use crate::http::confluent::media::answer_type;
 use crate::http::consume::list_offset;
-use crate::http::error::ApiError;
+use crate::http::content_encoding::ContentEncoding;
+use crate::http::error::{ApiError, code};
 use crate::http::respond::{Response, json};
-use crate::http::topics::{ask, described_configs, topic_info};
+use crate::http::routes::checked_topic_name;
+use crate::http::topics::{PATIENCE, ask, described_configs, refused_creation, topic_info};
+use crate::http::whole_body::{Limit, WholeBody};
+use crate::http1::{Body, ResponseBody};
 
 /// `GET /`: nothing, as an object.
 pub(super) fn root(headers: &HeaderMap) -> Response {
@@ -33,9 +39,12 @@ struct Brokers {
     brokers: Vec<i32>,
 }
 
-/// `GET /brokers`: their ids. Whoever may see any topic may know them: each description of a topic names some.
+/// `GET /brokers`: their ids, for whoever may do something with some topic: each description of a topic names brokers.
 pub(super) async fn brokers(context: &Context, caller: &Caller, headers: &HeaderMap) -> Result<Response, ApiError> {
-    visible_topics(context, caller).await?;
+    // The empty name stands for all topics: it is in the rules that are about every one, also of a cluster that has none.
+    if !context.access.sees(caller, "") && visible_topics(context, caller).await?.is_empty() {
+        return Err(ApiError::denied("no access rule allows anything with any topic"));
+    }
     let brokers = context.cluster.metadata().brokers.keys().copied().collect::<std::collections::BTreeSet<_>>();
     Ok(answer(headers, &Brokers { brokers: brokers.into_iter().collect() }))
 }
@@ -152,6 +161,65 @@ pub(super) async fn offsets(
         return Err(ApiError::no_broker());
     };
     Ok(answer(headers, &Offsets { beginning_offset, end_offset }))
+}
+
+/// Strimzi's `POST /admin/topics`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopicToCreate {
+    topic_name: String,
+    #[serde(default = "cluster_default")]
+    partitions_count: i32,
+    #[serde(default = "cluster_default")]
+    replication_factor: i16,
+    #[serde(default)]
+    config: BTreeMap<String, String>,
+}
+
+fn cluster_default<N: From<i8>>() -> N {
+    N::from(-1)
+}
+
+/// `POST /admin/topics`: 201.
+pub(super) async fn create_topic(
+    context: &Rc<Context>,
+    caller: &Caller,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let (head, body) = request.into_parts();
+    // Who may create which topic is known when its name is: the body is small, and is bounded.
+    let mut reader = context.body_reader(body, Grant::default());
+    let delivery = context.pipeline.delivery(None, 1);
+    let encoding = ContentEncoding::of(&head.headers)?;
+    let limit = Limit { bytes: 64 * 1024, what: "the description of a topic" };
+    limit.check_length(&head.headers, encoding)?;
+    let body = WholeBody::read(context, &mut reader, encoding, &delivery, limit).await?;
+    let wanted: TopicToCreate = body.parse(code::BAD_REQUEST)?;
+    let name = checked_topic_name(&wanted.topic_name)?;
+    context.access.check(caller, &name, &[Verb::Admin])?;
+    let configs: Vec<(String, Option<String>)> =
+        wanted.config.into_iter().map(|(name, value)| (name, Some(value))).collect();
+    let topic = kafka_client::NewTopic {
+        configs,
+        ..kafka_client::NewTopic::new(name.clone(), wanted.partitions_count, wanted.replication_factor)
+    };
+    match tokio::time::timeout(PATIENCE, context.cluster.create_topic(&topic)).await {
+        Err(_) => Err(ApiError::no_broker()),
+        Ok(Err(error)) => Err(refused_creation(&name, &error)),
+        Ok(Ok(())) => {
+            let mut response = Response::new(ResponseBody::empty());
+            *response.status_mut() = StatusCode::CREATED;
+            Ok(response)
+        }
+    }
+}
+
+/// `GET /healthy`, `GET /ready`: 204 while the process serves and is not about to stop.
+pub(super) fn health(context: &Context) -> Response {
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() =
+        if context.is_draining() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NO_CONTENT };
+    response
 }
 
 /// A partition that is there.
