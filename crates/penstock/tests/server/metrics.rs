@@ -64,7 +64,7 @@ fn names_are_as_prometheus_wants_them() {
             assert!(named(&name) == [&name], "{name} has our prefix");
             assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
             let unit = ["_seconds", "_bytes", "_total", "_info", "_fds"].iter().any(|unit| name.ends_with(unit));
-            let counts = ["_connections", "_in_flight", "_records", "_draining", "_failing", "_needed"]
+            let counts = ["_connections", "_in_flight", "_records", "_instances", "_draining", "_failing", "_needed"]
                 .iter()
                 .any(|what| name.ends_with(what));
             assert!(unit || counts, "{name} says no unit");
