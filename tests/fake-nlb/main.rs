@@ -1,8 +1,10 @@
 //! `fake-nlb`: a load balancer that behaves as AWS's network load balancers do, on this machine. See
 //! [`penstock_tests::nlb`] for what it imitates.
 //!
-//!     fake-nlb --listen 127.0.0.1:8443=vpce-0123 --control 127.0.0.1:8500 --faster 10 \
-//!         --target 127.0.0.1:18443,127.0.0.1:18081 --target 127.0.0.1:28443,127.0.0.1:28081
+//! ```text
+//! fake-nlb --listen 127.0.0.1:8443=vpce-0123 --control 127.0.0.1:8500 --faster 10 \
+//!     --target 127.0.0.1:18443,127.0.0.1:18081 --target 127.0.0.1:28443,127.0.0.1:28081
+//! ```
 //!
 //! A bridge behind it needs `listen.proxy_protocol = "required"` and the nodes in `listen.proxy_trusted`:
 //! `["127.0.1.0/24"]`.

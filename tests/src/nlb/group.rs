@@ -94,7 +94,7 @@ pub struct Target {
     pub health: SocketAddr,
 }
 
-/// A target as [`Group::status`] tells it.
+/// A target as the group tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TargetStatus {
     /// The target.
