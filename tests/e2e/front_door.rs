@@ -45,6 +45,7 @@ fn behind(bootstrap: &str, trusted: &str) -> Settings {
         .set("listen.proxy_protocol", "\"required\"")
         .set("listen.proxy_trusted", &format!("[\"{trusted}\"]"))
         .set("log.level", "\"info,penstock=debug\"")
+        .set("log.requests", "true")
 }
 
 /// HAProxy in front of a bridge, from 127.0.2.1, with health checks at its management listener.
