@@ -50,13 +50,17 @@ pub(crate) enum Kind {
     BadAnswer,
     /// An answer that was begun and cut off though the bridge was not killed, or a drain that failed.
     CutAnswer,
+    /// In the topic, and read by no member of the group.
+    Gap,
+    /// A partition that went back within one stream of a group.
+    Regression,
     /// The bridge panicked.
     Panic,
 }
 
 impl Kind {
     /// In the order in which the table has them.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Lost,
         Self::Duplicate,
         Self::Reordered,
@@ -69,6 +73,8 @@ impl Kind {
         Self::Late,
         Self::BadAnswer,
         Self::CutAnswer,
+        Self::Gap,
+        Self::Regression,
         Self::Panic,
     ];
 
@@ -87,6 +93,8 @@ impl Kind {
             Self::Late => "late answer",
             Self::BadAnswer => "bad answer",
             Self::CutAnswer => "cut answer",
+            Self::Gap => "gap in reading",
+            Self::Regression => "read backwards",
             Self::Panic => "panic",
         }
     }

@@ -10,12 +10,14 @@
 //! ```
 //!
 //! Writers keep for every line what HTTP told of it: written, not written, unknown. When all faults are healed and
-//! every answer is there, a client that is not ours reads the topic, and the two are compared. In reading order:
+//! every answer is there, a client that is not ours reads the topic, and the two are compared. Meanwhile a group of readers
+//! reads it over HTTP: every record must come to one of them, in order within each stream. In reading order:
 //!
 //! * [`history`]: what was sent and told
 //! * [`check`]: the comparison, pure
 //! * [`answer`]: from HTTP to outcomes
 //! * [`workload`]: the writers
+//! * [`readers`]: members of a group, who read what is written
 //! * [`schedule`]: which faults, drawn from the seed
 //! * [`faults`]: how they are done
 //! * [`goodput`]: how soon it is over
@@ -30,6 +32,7 @@ mod faults;
 mod goodput;
 mod history;
 mod random;
+mod readers;
 mod report;
 mod run;
 mod schedule;

@@ -1,6 +1,6 @@
 //! One run: start, load, faults one after another, healing, and the comparison.
 
-use std::{thread::available_parallelism, time::Duration};
+use std::{collections::BTreeSet, thread::available_parallelism, time::Duration};
 
 use penstock_tests::tools::kcat_read;
 
@@ -9,6 +9,7 @@ use crate::{
     faults::Field,
     goodput::{WINDOW, goodput, impaired, recovery},
     history::{Line, Outcome, Request, since_creation},
+    readers::Readers,
     report::{FaultRow, Report},
     schedule::{self, Fault, Step, Wishes},
     workload::{Load, Workload},
@@ -31,6 +32,11 @@ pub(crate) struct Plan {
 
 /// Writers of the topic that is re-created. Their numbers follow the others'.
 const RECREATED_WRITERS: u32 = 1;
+/// Members of the group that reads the topic.
+const READERS: usize = 2;
+/// After everything is healed: how long the readers may take to have read it all. A member that a killed bridge left behind, and a
+/// coordinator that is lost, each take a session's timeout.
+const READ_UP: Duration = Duration::from_secs(60);
 /// How long the next fault waits for goodput to come back; longer than the bar.
 const RECOVERY_WAIT: Duration = Duration::from_secs(15);
 /// After everything is healed: how long requests may stay unanswered.
@@ -50,6 +56,7 @@ pub(crate) fn run(plan: &Plan) -> Report {
     println!("seed {}, for as long as there is time: {}", plan.seed, names.join(", "));
 
     let mut loads = load(&field, plan);
+    let mut readers = Readers::start(field.runtime().handle(), field.bridge.port, &field.topic, READERS);
     // The first two seconds belong to connections, topics and producer ids.
     let settled = field.now() + Duration::from_secs(2);
     field.wait(Duration::from_secs(if quick { 5 } else { 10 }));
@@ -85,7 +92,9 @@ pub(crate) fn run(plan: &Plan) -> Report {
         };
         (row.not_written, row.unknown) = (told(Outcome::NotWritten), told(Outcome::Unknown));
     }
-    let (findings, lost_connections) = compare(&mut field, &loads);
+    let (findings, lost_connections) = compare(&mut field, &loads, &mut readers);
+    let (read, streams) = readers.counts();
+    println!("{READERS} readers got {read} records in {streams} streams");
     Report {
         seed: plan.seed,
         idempotence: !control,
@@ -121,9 +130,13 @@ fn load(field: &Field, plan: &Plan) -> [Workload; 2] {
 }
 
 /// Everything that is wrong, and how many connections were lost with a request on them while nobody killed the bridge.
-fn compare(field: &mut Field, loads: &[Workload; 2]) -> (Vec<Finding>, usize) {
+fn compare(field: &mut Field, loads: &[Workload; 2], readers: &mut Readers) -> (Vec<Finding>, usize) {
     let [checked, recreated] = loads;
-    let mut findings = check(&checked.requests(), &read(field, &field.topic));
+    let logged = read(field, &field.topic);
+    let mut findings = check(&checked.requests(), &logged);
+    let places: BTreeSet<_> = logged.iter().map(|record| (record.partition, record.offset)).collect();
+    field.runtime().block_on(readers.stop(&places, READ_UP));
+    findings.extend(readers.check(&places));
     findings.extend(check_recreated(field, recreated.requests()));
     findings.append(&mut field.findings);
     let mut lost_connections = 0;

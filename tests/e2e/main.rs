@@ -1,8 +1,8 @@
 //! End-to-end tests: real clients, the real bridge, a real Apache Kafka. One binary, so that clusters are shared.
 //!
 //! In reading order: the main job ([`uploads`], [`lines`], [`records`], [`keys`], [`progress`], [`encodings`],
-//! [`codecs`]), what is around it ([`topics`], [`reads`], [`confluent`], [`confluent_v3`], [`openapi`], [`management`], [`configuration`], [`drain`],
-//! [`fleet`], [`front_door`], [`authentication`]), then size and failure ([`connections`], [`large`], [`overload`], [`brokers`]), the command line
+//! [`codecs`]), what is around it ([`topics`], [`reads`], [`groups`], [`confluent`], [`confluent_v3`], [`openapi`], [`management`], [`configuration`], [`drain`],
+//! [`fleet`], [`front_door`], [`authentication`], [`identities`]), then size and failure ([`connections`], [`large`], [`overload`], [`brokers`]), the command line
 //! ([`upload_command`], [`tail_command`]), and the [`fixture`] itself.
 
 mod authentication;
@@ -17,6 +17,8 @@ mod encodings;
 mod fixture;
 mod fleet;
 mod front_door;
+mod groups;
+mod identities;
 mod keys;
 mod large;
 mod lines;

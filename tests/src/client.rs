@@ -94,6 +94,27 @@ impl Client {
         };
         exchange
     }
+
+    /// Sends a request without a body and reads the head of a chunked answer of status 200.
+    pub async fn begin(&mut self, head: &str) -> io::Result<()> {
+        self.writer.write_all(format!("{head}\r\n").as_bytes()).await?;
+        self.writer.flush().await?;
+        let head = String::from_utf8_lossy(&self.reader.until(b"\r\n\r\n").await?).to_ascii_lowercase();
+        if head.split(' ').nth(1) != Some("200") || !head.contains("transfer-encoding: chunked") {
+            return Err(io::Error::other(head));
+        }
+        Ok(())
+    }
+
+    /// The next chunk of such an answer; `None` at its end.
+    pub async fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let length = self.reader.until(b"\r\n").await?;
+        let length = std::str::from_utf8(&length).ok().and_then(|text| usize::from_str_radix(text, 16).ok());
+        let length = length.ok_or_else(|| io::Error::other("no chunk length"))?;
+        let mut chunk = self.reader.take(length + 2).await?;
+        chunk.truncate(length);
+        Ok((length > 0).then_some(chunk))
+    }
 }
 
 async fn send(to: &mut (impl AsyncWriteExt + Unpin), head: &str, body: &Body) -> io::Result<()> {
