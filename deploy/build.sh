@@ -2,7 +2,7 @@
 # Builds the release that instances run: deploy/dist/penstock-VERSION-COMMIT-ARCH.tar.gz, its SHA-256 beside it, and in it
 # the binary, its SBOM (CycloneDX), the units and the scripts.
 #
-#   build.sh                      the same source gives the same bytes, wherever it lies
+#   build.sh                      made so that the same source gives the same bytes, wherever it lies
 #   build.sh --verify             builds twice, in two folders, and compares
 #   build.sh --zig                links with zig (PyPI: ziglang, cargo-zigbuild) for glibc 2.34, where the compiler's own
 #                                 glibc is newer and the check below fails
