@@ -8,12 +8,13 @@
 //! ```text
 //!   0                        40 %                       80 %            100 %
 //!   ├── everyone, each up to its share ──────────────────┼── who runs ────┤
-//!     new requests that wait ─┴ are refused              │   nobody reads ┘
+//!    single records that wait ┴ are refused              │   nobody reads ┘
 //!                              all new ones are refused ─┘
 //! ```
 //!
-//! A request that waits is one whose records would stand behind a leader that does not answer. Many small ones, each
-//! within its share, could fill the memory up to the line beyond which nobody is served; so their line comes first.
+//! A record that waits is one that would stand behind a leader that does not answer. Many single ones, which are no part
+//! of a stream that a share could hold back, could fill the memory up to the line beyond which nobody is served; so
+//! their line comes first. An upload is not refused there: it stops reading when it has its share.
 //!
 //! # Shares
 //!
@@ -90,8 +91,8 @@ impl MemoryBudget {
         self.used() >= self.watermark()
     }
 
-    /// True above 40 %: requests whose records could only wait, because their leader does not answer, are refused, so
-    /// that the rest is left to those whose leaders do.
+    /// True above 40 %: single records that could only wait, because their leader does not answer, are refused, so that
+    /// the rest is left to those whose leaders do.
     #[must_use]
     pub fn refuses_waiting(&self) -> bool {
         self.used() >= self.watermark() / 2

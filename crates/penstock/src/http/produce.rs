@@ -139,12 +139,15 @@ async fn admit(context: &Rc<Context>, caller: &Caller, name: &str, head: &Parts)
     if context.budget.refuses_new() {
         return Err(ApiError::overloaded());
     }
-    may_wait(context, &params, &topic)?;
+    // What streams is held back by its share, and may wait.
+    if !params.ndjson {
+        may_wait(context, &params, &topic)?;
+    }
     Ok(Admitted { params, topic, encoding, grant })
 }
 
-/// Refuses records that could only wait, for a leader that does not answer, when what waits has taken its part of the
-/// memory.
+/// Refuses a single record that could only wait, for a leader that does not answer, when what waits has taken its part of
+/// the memory.
 fn may_wait(context: &Context, params: &ProduceParams, topic: &Topic) -> Result<(), ApiError> {
     if context.budget.refuses_waiting() && common_target(params).is_some_and(|target| topic.is_stalled(target)) {
         return Err(ApiError::no_memory_for_waiting());
