@@ -8,8 +8,9 @@
 //! | a topic | [`Access::check`] | the topic, and one of the verbs |
 //! | a consumer group | [`Access::check_group`] | the group, and one of the verbs |
 //! | brokers, the cluster's settings, ACLs | [`Access::check_cluster`] | the topic `*`, and `admin` |
+//! | which cluster this is | [`Access::check_known`] | anything at all |
 //!
-//! Each of these counts one request. A request that touches more than one thing asks one of them so, and
+//! Each but the last counts one request. A request that touches more than one thing asks one of them so, and
 //! [`Access::permit`] for the others, which counts nothing. What lives for hours, a stream of a group for one, asks
 //! `permit` again from time to time: rules change while it lives.
 //!
@@ -109,6 +110,15 @@ impl Access {
     /// As [`check`](Self::check)'s.
     pub(crate) fn check_cluster(&self, caller: &Caller) -> Result<Grant, ApiError> {
         self.grant(caller, Resource::Cluster, &[Verb::Admin])
+    }
+
+    /// Lets whoever some rule is for learn which cluster this is. It counts nothing, as lists do.
+    ///
+    /// # Errors
+    ///
+    /// 403 when no rule is for the caller, or 401 when one might be if it logged in.
+    pub(crate) fn check_known(&self, caller: &Caller) -> Result<(), ApiError> {
+        self.permit(caller, Resource::ClusterId, &[Verb::Consume, Verb::Produce, Verb::Admin])
     }
 
     /// Whether the caller may do one more thing within a request that was counted already.
@@ -259,6 +269,8 @@ pub(crate) enum Resource<'a> {
     Group(&'a str),
     /// What is no topic's and no group's.
     Cluster,
+    /// Which cluster it is.
+    ClusterId,
 }
 
 impl Resource<'_> {
@@ -267,6 +279,7 @@ impl Resource<'_> {
             Self::Topic(topic) => rule.allows(topic, verb),
             Self::Group(group) => rule.allows_group(group, verb),
             Self::Cluster => rule.allows_cluster(verb),
+            Self::ClusterId => rule.allow.contains(verb),
         }
     }
 }
@@ -278,6 +291,7 @@ impl fmt::Display for Resource<'_> {
             Self::Topic(topic) => write!(f, "topic {topic}"),
             Self::Group(group) => write!(f, "group {}", group.escape_debug()),
             Self::Cluster => f.write_str("the cluster"),
+            Self::ClusterId => f.write_str("the cluster's id"),
         }
     }
 }
@@ -334,6 +348,8 @@ mod tests {
         assert!(may(Some("vpce-1")));
         assert!(!may(Some("vpce-12")) && !may(Some("VPCE-1")) && !may(None));
         assert!(!access.sees(&caller(None), "orders"));
+        assert!(access.check_known(&caller(Some("vpce-1"))).is_ok());
+        assert_eq!(access.check_known(&caller(None)).expect_err("no rule is for it").code, 40301);
     }
 
     #[test]

@@ -330,6 +330,27 @@ fn a_batch_tells_what_was_written_and_what_was_not() {
 }
 
 #[test]
+fn whom_no_rule_knows_is_not_told_which_cluster_this_is() {
+    run(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let users = folder.path().join("users");
+        let hash = "$2y$05$opQtzp70cnBMmcLC1ty9MejvKkFxbAceJZxXcTPKsU2ThiQsIH9ka";
+        std::fs::write(&users, format!("alice:{hash}\n")).expect("written");
+        let rule = |identity: &str| {
+            format!("[[access]]\nidentity = \"{identity}\"\ntopics = [\"none-yet-*\"]\nallow = [\"produce\"]\n")
+        };
+        let bridge = Bridge::with(&format!("[auth]\nusers_file = {users:?}\n{}", rule("user:alice"))).await;
+        let known = bridge.beside(&rule("anyone")).await;
+        let path = format!("/v3/clusters/{}", cluster_id(&mut known.client().await).await);
+        assert_eq!(known.client().await.request("GET", &path, &[], b"").await.status, 200);
+        let mut nobody = bridge.client().await;
+        for path in ["/v3/clusters", "/v3/clusters/any", &path] {
+            assert_eq!(nobody.request("GET", path, &[], b"").await.error_code(), 40101, "{path}");
+        }
+    });
+}
+
+#[test]
 fn rules_decide_what_is_seen_and_done() {
     run(async {
         let rules = "[[access]]\nidentity = \"anyone\"\ntopics = [\"events\"]\nallow = [\"produce\"]\n";

@@ -372,8 +372,8 @@ impl Call {
         let access = &context.access;
         let read = [Verb::Consume, Verb::Admin];
         match self {
-            Self::GetCluster
-            | Self::ListTopics
+            Self::GetCluster => access.check_known(caller).map(|()| Grant::default()),
+            Self::ListTopics
             | Self::ListGroups
             | Self::ListAllTopicConfigs
             | Self::CreateTopic
@@ -492,6 +492,7 @@ async fn answer(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let Operation::Of(cluster, call) = operation else {
+        context.access.check_known(caller)?;
         let links = Links::of(context, request.headers(), known_cluster(context)?);
         return Ok(clusters::list(context, &links));
     };
