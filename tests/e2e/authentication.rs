@@ -19,7 +19,7 @@ use penstock_tests::{
     kafka::Cluster,
     msk::{self, Account, Counts},
     temp_dir,
-    tls::certificates,
+    tls::{certificates, self_signed},
     tools::{java_tool, kcat_read},
 };
 
@@ -220,6 +220,53 @@ fn a_client_certificate_opens_a_listener_that_wants_one() {
     let without = Bridge::start_unready(&settings(*mutual_tls, "tls"));
     without.process().wait_for_line("no broker", LIMIT, |line| line.contains("no broker answers"));
     assert_ne!(without.management("/readyz").expect("it listens").status, 200);
+}
+
+#[test]
+fn a_certificate_that_is_put_right_opens_the_connections_to_come() {
+    let Secured { cluster, mutual_tls, .. } = secured();
+    let topic = cluster.create_topic("renewed", 1);
+    let folder = temp_dir("own");
+    let (certificate, key) = (folder.join("own.pem"), folder.join("own.key"));
+    let write = |pair: (String, String)| {
+        for (path, pem) in [(&key, pair.1), (&certificate, pair.0)] {
+            // At one stroke: half a file is no certificate.
+            fs::write(folder.join("new"), pem).expect("the temporary folder can be written");
+            fs::rename(folder.join("new"), path).expect("the same folder");
+        }
+    };
+    // Expired, and nobody's that the broker knows.
+    write(self_signed(SystemTime::now() - Duration::from_hours(1)));
+    let settings = settings(*mutual_tls, "tls")
+        .set("kafka.certificate", &quoted(certificate.display()))
+        .set("kafka.key", &quoted(key.display()));
+    let bridge = Bridge::start_unready(&settings);
+    bridge.process().wait_for_line("the refusal", LIMIT, |line| line.contains("no broker answers"));
+    assert!(bridge.metric("penstock_kafka_certificate_expiry_seconds", &[]) < 0.0);
+    let own = certificates();
+    write([&own.certificate, &own.key].map(|path| fs::read_to_string(path).expect("the fixture wrote it")).into());
+    eventually("the bridge is ready", LIMIT, || {
+        bridge.management("/readyz").filter(|answer| answer.status == 200).map(|_| ())
+    });
+    assert!(bridge.metric("penstock_kafka_certificate_expiry_seconds", &[]) > 0.0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let deliver = async || {
+        let mut connection = Connection::open(bridge.port).await;
+        let request = format!("POST /v1/topics/{topic}/records");
+        connection.send(&request, &["Content-Type: application/octet-stream"], b"a record").await;
+        connection.reader.answer().await.expect(200);
+    };
+    runtime.block_on(deliver());
+
+    // What cannot be used leaves the old in place, and connections that are open are not touched.
+    let failed = bridge.metric("penstock_reloads_total", &["what=\"kafka_tls\"", "result=\"failed\""]);
+    fs::write(&key, "no key").expect("the temporary folder can be written");
+    eventually("the refusal of the files", LIMIT, || {
+        let now = bridge.metric("penstock_reloads_total", &["what=\"kafka_tls\"", "result=\"failed\""]);
+        (now > failed).then_some(())
+    });
+    assert!(bridge.metric("penstock_reload_failing", &["what=\"kafka_tls\""]) > 0.0);
+    runtime.block_on(deliver());
 }
 
 #[test]

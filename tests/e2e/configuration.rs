@@ -1,10 +1,15 @@
 //! `penstock check`, what `serve` makes of a bad configuration, and access rules.
 
-use std::{fs, process::Output};
+use std::{
+    fs,
+    process::Output,
+    time::{Duration, SystemTime},
+};
 
 use penstock_tests::{
     bridge::{Bridge, Settings, binary, penstock},
     shared::one_broker,
+    tls::self_signed,
     tools::{curl, curl_ndjson, file},
 };
 
@@ -66,6 +71,32 @@ fn what_cannot_be_read_is_a_mistake_too() {
     let no_certificate = check(&settings().set("tls.certificate", "\"/nonexistent/server.pem\""));
     assert_eq!(no_certificate.status.code(), Some(2));
     assert!(said(&no_certificate).contains("/nonexistent/server.pem"), "{}", said(&no_certificate));
+}
+
+#[test]
+fn what_has_expired_is_refused_and_what_soon_will_is_warned_of() {
+    let (now, day) = (SystemTime::now(), Duration::from_hours(24));
+    let check = |section: &str, until: SystemTime| {
+        let (certificate, key) = self_signed(until);
+        let path = |name, pem: String| format!("{:?}", file(name, pem.as_bytes()));
+        let settings = settings()
+            .set("kafka.security", "\"tls\"")
+            .set(&format!("{section}.certificate"), &path("own.pem", certificate))
+            .set(&format!("{section}.key"), &path("own.key", key));
+        let output = check(&settings);
+        (output.status.code(), said(&output))
+    };
+    for section in ["tls", "kafka"] {
+        let (status, said) = check(section, now - day * 3);
+        let found =
+            said.contains(&format!("{section}.certificate = ")) && said.contains("own.pem\": expired 3 days ago");
+        assert!(status == Some(2) && found, "{said}");
+        let (status, said) = check(section, now + day * 5 + day / 2);
+        let found = said.contains(&format!("warning: {section}.certificate = ")) && said.contains("expires in 5 days");
+        assert!(status == Some(0) && found, "{said}");
+        let (status, said) = check(section, now + day * 30);
+        assert!(status == Some(0) && !said.contains("expire"), "{said}");
+    }
 }
 
 #[test]

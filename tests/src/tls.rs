@@ -4,6 +4,7 @@ use std::{
     fs,
     path::PathBuf,
     sync::{Arc, OnceLock},
+    time::SystemTime,
 };
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -65,4 +66,12 @@ pub fn certificates() -> &'static Certificates {
             client: Arc::new(client),
         }
     })
+}
+
+/// A certificate for `localhost` that nobody else has signed and that ends at `until`, and its key, both in PEM.
+pub fn self_signed(until: SystemTime) -> (String, String) {
+    let key = KeyPair::generate().expect("a key can be made");
+    let mut certificate = CertificateParams::new(["localhost".to_owned()]).expect("a valid name");
+    certificate.not_after = until.into();
+    (certificate.self_signed(&key).expect("it signs itself").pem(), key.serialize_pem())
 }

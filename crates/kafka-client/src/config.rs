@@ -1,6 +1,6 @@
 //! The client's settings.
 
-use crate::{Connector, sasl::Sasl};
+use crate::{Connector, Tls, sasl::Sasl};
 use std::{sync::Arc, time::Duration};
 
 /// The client's settings. The defaults are right for production except for `bootstrap_servers`.
@@ -13,8 +13,9 @@ pub struct Config {
     pub client_id: String,
     /// Where this client runs, for reads from the nearest replica (KIP-392). Default: unset.
     pub rack: Option<String>,
-    /// TLS to the brokers; `None`: plaintext. Default: `None`.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// TLS to the brokers; `None`: plaintext. Clones share it: what [`Tls::replace`] puts in place holds for all of them.
+    /// Default: `None`.
+    pub tls: Option<Tls>,
     /// How every connection logs in; `None`: not at all. Default: `None`.
     pub sasl: Option<Sasl>,
     /// Before the first login at a broker: a pause of random length, at most this long, so that a fleet that starts

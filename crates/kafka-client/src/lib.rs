@@ -50,4 +50,4 @@ pub use messages::{
 };
 pub use metadata::{Metadata, PartitionInfo, TopicInfo};
 pub use names::{Broker, ProducerIdentity, TopicId};
-pub use transport::{Connecting, Connector, Io};
+pub use transport::{Connecting, Connector, Io, Tls};

@@ -1,5 +1,6 @@
 //! Byte streams to brokers: TCP, TLS over it, or what a test puts in their place.
 
+use arc_swap::ArcSwap;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
@@ -28,16 +29,38 @@ pub trait Connector: Send + Sync + fmt::Debug {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> Connecting<'a>;
 }
 
+/// TLS to the brokers, which can change while the client runs. Cheap to clone; clones share what is in place.
+#[derive(Debug, Clone)]
+pub struct Tls(Arc<ArcSwap<rustls::ClientConfig>>);
+
+impl Tls {
+    /// Connections are made with `config`.
+    pub fn new(config: rustls::ClientConfig) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(config)))
+    }
+
+    /// Connections to come are made with `config`; those that are open stay as they are. Sessions to resume are kept in a
+    /// configuration, so none of before is resumed.
+    pub fn replace(&self, config: rustls::ClientConfig) {
+        self.0.store(Arc::new(config));
+    }
+
+    /// What the next connection is made with.
+    pub fn current(&self) -> Arc<rustls::ClientConfig> {
+        self.0.load_full()
+    }
+}
+
 /// TCP, with TLS where it is configured. Every address a name resolves to is tried in turn (KIP-602), each within the
 /// time limit.
 pub(crate) struct TcpConnector {
-    tls: Option<TlsConnector>,
+    tls: Option<Tls>,
     connect_timeout: Duration,
 }
 
 impl TcpConnector {
-    pub(crate) fn new(tls: Option<Arc<rustls::ClientConfig>>, connect_timeout: Duration) -> Self {
-        Self { tls: tls.map(TlsConnector::from), connect_timeout }
+    pub(crate) const fn new(tls: Option<Tls>, connect_timeout: Duration) -> Self {
+        Self { tls, connect_timeout }
     }
 
     async fn open(&self, host: &str, address: std::net::SocketAddr) -> io::Result<Box<dyn Io>> {
@@ -48,7 +71,7 @@ impl TcpConnector {
             Some(tls) => {
                 let name = ServerName::try_from(host.to_owned())
                     .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-                Ok(Box::new(tls.connect(name, stream).await?))
+                Ok(Box::new(TlsConnector::from(tls.current()).connect(name, stream).await?))
             }
         }
     }
@@ -128,8 +151,8 @@ mod tests {
         assert!(connector.connect("localhost", port).await.is_ok());
     }
 
-    #[tokio::test]
-    async fn tls_checks_the_broker_s_name() {
+    /// A broker that echoes, with a certificate of its own for `localhost`: its port, and who trusts it.
+    async fn tls_broker() -> (u16, rustls::ClientConfig) {
         let issued = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
         let certificate = issued.cert.der().clone();
         let key = rustls::pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).expect("a key");
@@ -147,21 +170,44 @@ mod tests {
             loop {
                 let (stream, _) = listener.accept().await.expect("a client");
                 if let Ok(mut stream) = acceptor.accept(stream).await {
-                    let echoed = async {
-                        let byte = stream.read_u8().await?;
-                        stream.write_u8(byte).await?;
-                        stream.flush().await
-                    };
-                    echoed.await.expect("the client waits");
+                    tokio::spawn(async move {
+                        while let Ok(byte) = stream.read_u8().await {
+                            let echoed = async { stream.write_u8(byte).await.and(stream.flush().await) };
+                            echoed.await.expect("the client waits");
+                        }
+                    });
                 }
             }
         });
-        let connector = TcpConnector::new(Some(Arc::new(client)), Duration::from_secs(10));
-        let mut stream = connector.connect("localhost", port).await.expect("its own name");
+        (port, client)
+    }
+
+    async fn is_echoed(stream: &mut Box<dyn Io>) {
         stream.write_u8(7).await.expect("written");
         stream.flush().await.expect("written");
         assert_eq!(stream.read_u8().await.expect("echoed"), 7);
+    }
+
+    #[tokio::test]
+    async fn tls_checks_the_broker_s_name() {
+        let (port, client) = tls_broker().await;
+        let connector = TcpConnector::new(Some(Tls::new(client)), Duration::from_secs(10));
+        let mut stream = connector.connect("localhost", port).await.expect("its own name");
+        is_echoed(&mut stream).await;
         let Err(error) = connector.connect("127.0.0.1", port).await else { panic!("another name") };
         assert!(error.to_string().contains("not valid for name"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn tls_that_was_replaced_is_for_connections_to_come() {
+        let ((first, trusts_first), (second, trusts_second)) = (tls_broker().await, tls_broker().await);
+        let tls = Tls::new(trusts_first);
+        let connector = TcpConnector::new(Some(tls.clone()), Duration::from_secs(10));
+        let mut open = connector.connect("localhost", first).await.expect("trusted");
+        assert!(connector.connect("localhost", second).await.is_err(), "not yet");
+        tls.replace(trusts_second);
+        is_echoed(&mut connector.connect("localhost", second).await.expect("trusted now")).await;
+        assert!(connector.connect("localhost", first).await.is_err(), "no session of before is resumed");
+        is_echoed(&mut open).await;
     }
 }

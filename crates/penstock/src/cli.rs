@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|
 //! | 0 | ended after a drain | no mistake | everything was written | ended by a signal |
 //! | 1 | failed | | something was not written, or may not have been | refused |
-//! | 2 | bad configuration or usage | bad configuration or usage | usage | usage |
+//! | 2 | bad configuration or usage | bad configuration or usage, or something has expired | usage | usage |
 //! | 3 | | | could not be finished | |
 
 use std::{
@@ -17,13 +17,16 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use kafka_client::sasl::Secret;
+use rustls::pki_types::UnixTime;
 use tokio::runtime::{Builder, Runtime};
 use zeroize::Zeroizing;
 
 use crate::{
     client::{Endpoint, Login, Proof, Trust},
     config::{
-        Config, Tls, files,
+        Config, Tls,
+        expiry::Left,
+        files,
         values::{parse_bytes, parse_duration},
     },
     credentials::read_secret,
@@ -265,13 +268,7 @@ pub fn run(cli: Cli) -> ExitCode {
             print!("{}", Config::reference());
             ExitCode::SUCCESS
         }
-        Command::Check(args) => match load(&args.config) {
-            Ok(config) => {
-                println!("OK: {}", summary(&config));
-                ExitCode::SUCCESS
-            }
-            Err(code) => code,
-        },
+        Command::Check(args) => load(&args.config).map_or_else(|code| code, |config| check(&config)),
         Command::Upload(args) => upload(&args),
         Command::Tail(args) => tail(args),
         Command::HashPassword(args) => hash_password(&args.name),
@@ -281,6 +278,32 @@ pub fn run(cli: Cli) -> ExitCode {
             Err(error) => fail(FAILED, &error),
         },
     }
+}
+
+/// Says what the configuration comes to, and what of it runs out.
+fn check(config: &Config) -> ExitCode {
+    let expiries = match config.expiries() {
+        Ok(expiries) => expiries,
+        Err(error) => return fail(BAD_USAGE, &error),
+    };
+    let now = UnixTime::now();
+    let mut has_expired = false;
+    for expiry in expiries {
+        let left = expiry.left(now);
+        match left {
+            Left::Enough => {}
+            Left::Soon(_) => eprintln!("warning: {}", expiry.show(left)),
+            Left::None(_) => {
+                has_expired = true;
+                eprintln!("{}", expiry.show(left));
+            }
+        }
+    }
+    if has_expired {
+        return ExitCode::from(BAD_USAGE);
+    }
+    println!("OK: {}", summary(config));
+    ExitCode::SUCCESS
 }
 
 fn upload(args: &UploadArgs) -> ExitCode {

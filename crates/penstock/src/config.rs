@@ -11,6 +11,7 @@
 //! one run of `penstock check` shows all of them. What comes out holds no strings to interpret: whoever is handed a
 //! part of [`Config`] can use it as it is.
 
+pub mod expiry;
 pub mod files;
 mod keys;
 mod memory;
@@ -44,6 +45,8 @@ pub struct Config {
     pub tls: Tls,
     /// How brokers are reached, TLS included.
     pub kafka: kafka_client::Config,
+    /// What [`kafka.tls`](kafka_client::Config::tls) was made of. `None`: plaintext.
+    pub kafka_tls: Option<KafkaTlsFiles>,
     /// How batches are made and delivered.
     pub producer: Producer,
     /// What one request may bring.
@@ -291,6 +294,16 @@ pub struct ClientAuth {
     pub crl: Option<PathBuf>,
     /// A client without a certificate is turned away in the handshake.
     pub required: bool,
+}
+
+/// Which brokers are believed, and what they are shown: `kafka.ca`, `kafka.certificate`, `kafka.key`. They may change later,
+/// as those of [`TlsFiles`].
+#[derive(Debug, Clone)]
+pub struct KafkaTlsFiles {
+    /// PEM: the authorities that sign brokers' certificates. `None`: those of the host.
+    pub ca: Option<PathBuf>,
+    /// PEM: the certificate that is shown to brokers, and its key.
+    pub own: Option<(PathBuf, PathBuf)>,
 }
 
 /// How callers prove who they are, beside their certificates: `[auth]`.

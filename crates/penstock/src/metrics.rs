@@ -53,6 +53,7 @@ struct Inner {
     /// When certificates and revocation lists are over, seconds since the epoch. [`NEVER`]: there are none.
     certificate_until: AtomicU64,
     lists_until: AtomicU64,
+    kafka_certificate_until: AtomicU64,
     /// By [`Scheme`], then by [`LoginResult`].
     logins: [[AtomicU64; LoginResult::ALL.len()]; Scheme::ALL.len()],
     /// By [`Reloaded`].
@@ -134,6 +135,7 @@ impl LoginResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reloaded {
     Tls,
+    KafkaTls,
     Rules,
     Users,
     Keys,
@@ -141,12 +143,13 @@ pub(crate) enum Reloaded {
 
 impl Reloaded {
     /// In the order of their discriminants.
-    const ALL: [Self; 4] = [Self::Tls, Self::Rules, Self::Users, Self::Keys];
+    const ALL: [Self; 5] = [Self::Tls, Self::KafkaTls, Self::Rules, Self::Users, Self::Keys];
 
     /// For logs and labels.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Tls => "tls",
+            Self::KafkaTls => "kafka_tls",
             Self::Rules => "rules",
             Self::Users => "users",
             Self::Keys => "jwt_keys",
@@ -182,6 +185,7 @@ impl Metrics {
             tls_handshakes_failed: AtomicU64::new(0),
             certificate_until: AtomicU64::new(NEVER),
             lists_until: AtomicU64::new(NEVER),
+            kafka_certificate_until: AtomicU64::new(NEVER),
             logins: Default::default(),
             reloads: Default::default(),
             restart_needed: AtomicBool::new(false),
@@ -264,6 +268,11 @@ impl Metrics {
     pub(crate) fn set_tls_expiry(&self, certificate: u64, lists: Option<u64>) {
         self.0.certificate_until.store(certificate, Relaxed);
         self.0.lists_until.store(lists.unwrap_or(NEVER), Relaxed);
+    }
+
+    /// When the first certificate of the chain that brokers are shown ends, seconds since the epoch; `None`: there is none.
+    pub(crate) fn set_kafka_certificate_expiry(&self, certificate: Option<u64>) {
+        self.0.kafka_certificate_until.store(certificate.unwrap_or(NEVER), Relaxed);
     }
 
     /// Credentials were looked at. What a connection remembers is not.

@@ -24,6 +24,7 @@
 //! As soon as nothing is under way the process ends, at any of these points after the notice. A second signal skips to
 //! the deadline.
 
+mod kafka_tls;
 mod listener;
 mod management;
 mod proxy_protocol;
@@ -56,6 +57,7 @@ use crate::http::routes;
 use crate::http1::Stop;
 use crate::metrics::{Metrics, Reloaded};
 use crate::telemetry::{Telemetry, spans::Spans};
+use kafka_tls::KafkaTls;
 use listener::{Acceptor, Arrivals, From, Room, WorkerPort};
 use management::Management;
 use reload::{Reloader, Source};
@@ -175,6 +177,13 @@ impl Server {
             Tls::Off => None,
             Tls::Files(files) => Some(Arc::new(TlsState::load(files, &metrics).map_err(ServeError::Tls)?)),
         };
+        let kafka_tls = match (&config.kafka_tls, &config.kafka.tls) {
+            (Some(files), Some(tls)) => Some(
+                KafkaTls::load(files.clone(), tls.clone(), metrics.clone())
+                    .map_err(|error| ServeError::Tls(error.into()))?,
+            ),
+            _ => None,
+        };
         let authenticator = Authenticator::new(&config.auth, &metrics).map_err(ServeError::Auth)?.map(Arc::new);
         let listener = bind("listen.address", config.listen.address).await?;
         let management_listener = bind("management.address", config.management.address).await?;
@@ -254,7 +263,10 @@ impl Server {
         let (stop, stops) = watch::channel(0);
         let (reload, reloads) = watch::channel(0);
         let rest = Rest {
-            reloader: Reloader::new(sources(&config, &access, tls.as_ref(), authenticator.as_deref()), metrics.clone()),
+            reloader: Reloader::new(
+                sources(&config, &access, tls.as_ref(), kafka_tls, authenticator.as_deref()),
+                metrics.clone(),
+            ),
             reloads,
             tokens: authenticator.as_ref().and_then(|authenticator| authenticator.tokens().cloned()),
             metrics: metrics.clone(),
@@ -344,10 +356,12 @@ fn sources(
     config: &Arc<Config>,
     access: &Arc<Access>,
     tls: Option<&Arc<TlsState>>,
+    kafka_tls: Option<KafkaTls>,
     authenticator: Option<&Authenticator>,
 ) -> Vec<Source> {
     let mut sources = vec![Source::Rules(config.clone(), access.clone())];
     sources.extend(tls.map(|tls| Source::Tls(tls.clone())));
+    sources.extend(kafka_tls.map(Source::KafkaTls));
     sources.extend(authenticator.and_then(|auth| auth.users()).map(|users| Source::Users(users.clone())));
     sources.extend(authenticator.and_then(|auth| auth.tokens()).map(|tokens| Source::Keys(tokens.clone())));
     sources

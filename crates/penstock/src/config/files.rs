@@ -15,7 +15,7 @@ use rustls::{
 };
 use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer, X509Certificate};
 
-use super::ClientAuth;
+use super::{ClientAuth, KafkaTlsFiles};
 
 /// Why a file is of no use.
 #[derive(Debug)]
@@ -186,6 +186,17 @@ pub fn authorities(ca: Option<&Path>) -> Result<RootCertStore, FileError> {
         roots.add(certificate).map_err(|error| FileError::new(path, format!("holds what is no authority: {error}")))?;
     }
     Ok(roots)
+}
+
+/// TLS to the brokers, and when the certificate that they are shown ends.
+pub fn broker_tls(files: &KafkaTlsFiles) -> Result<(ClientConfig, Option<UnixTime>), FileError> {
+    let roots = authorities(files.ca.as_deref())?;
+    let Some((certificate, key)) = &files.own else {
+        return Ok((client_tls(roots, None), None));
+    };
+    let own = certified_key(certificate, key)?;
+    let until = chain_until(certificate, &own.cert)?;
+    Ok((client_tls(roots, Some(own)), Some(until)))
 }
 
 /// TLS as a client: TLS 1.3 and 1.2, the given authorities, and a certificate of our own where there is one.

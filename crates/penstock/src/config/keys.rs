@@ -361,7 +361,8 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Text,
         Default::Value("system"),
         "Who may sign the brokers' certificates under `security = \"tls\"`: `system` for the host's authorities, or a PEM \
-         file, whose authorities are then the only ones.",
+         file, whose authorities are then the only ones. This file, `kafka.certificate` and `kafka.key` are watched: when one \
+         has changed and they fit together, connections to come are made with them; open ones stay.",
     ),
     key(
         "kafka.certificate",

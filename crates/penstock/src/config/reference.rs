@@ -11,7 +11,9 @@ const INTRODUCTION: &str = "\
 
 `penstock serve --config penstock.toml` reads one TOML file. `penstock check --config penstock.toml` reads it without
 serving: it lists every mistake with the key, its value and what it must be, and exits with 0 or 2. A key that does not
-exist is a mistake. Relative paths begin at the folder that the file is in.
+exist is a mistake. Relative paths begin at the folder that the file is in. `check` also looks at what runs out: it refuses
+certificates (`tls.certificate`, `kafka.certificate`) and revocation lists that have expired, and warns of certificates that
+will within 14 days and of lists that will within one. `serve` starts with them, and says so.
 
 Every key can be set by an environment variable instead, which wins over the file: `PENSTOCK_`, then the key's path in
 capitals with `__` for each dot. Lists are comma separated.

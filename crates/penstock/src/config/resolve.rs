@@ -16,9 +16,9 @@ use kafka_client::sasl::Secret;
 use kafka_records::Compression;
 
 use super::{
-    AccessRule, Allow, ClientAuth, Config, ConfigError, Consumers, Cors, Dialect, Drain, Fleet, Identity, Limits,
-    Listen, Log, LogFormat, Management, Mistake, NamePattern, Origins, Producer, Reread, Runtime, Telemetry, Tls,
-    TlsFiles, Validate, files,
+    AccessRule, Allow, ClientAuth, Config, ConfigError, Consumers, Cors, Dialect, Drain, Fleet, Identity,
+    KafkaTlsFiles, Limits, Listen, Log, LogFormat, Management, Mistake, NamePattern, Origins, Producer, Reread,
+    Runtime, Telemetry, Tls, TlsFiles, Validate, files,
     keys::{ACCESS_KEYS, Default, KEYS, Key, Kind},
     memory,
     source::{Origin, Source, Values, Written},
@@ -36,10 +36,13 @@ pub(super) fn resolve(source: Source, folder: &Path) -> Result<Config, ConfigErr
     let rules = typed_rules(source.rules, folder);
     let mut settings = Settings::typed(KEYS, source.values, folder);
 
+    let tls = tls(&mut settings);
+    let (kafka, kafka_tls) = kafka(&mut settings);
     let config = Config {
         listen: listen(&mut settings),
-        tls: tls(&mut settings),
-        kafka: kafka(&mut settings),
+        tls,
+        kafka,
+        kafka_tls,
         producer: producer(&mut settings),
         limits: limits(&settings),
         auth: auth::auth(&mut settings),
@@ -189,7 +192,7 @@ fn client_auth(settings: &mut Settings<'_>) -> Option<ClientAuth> {
     }
 }
 
-fn kafka(settings: &mut Settings<'_>) -> kafka_client::Config {
+fn kafka(settings: &mut Settings<'_>) -> (kafka_client::Config, Option<KafkaTlsFiles>) {
     let security = settings.word("kafka.security");
     let tls = if security.ends_with("tls") {
         kafka_tls(settings)
@@ -206,22 +209,24 @@ fn kafka(settings: &mut Settings<'_>) -> kafka_client::Config {
         settings.unused(sasl::KEYS_OF_MECHANISMS, needs);
         None
     };
-    kafka_client::Config {
+    let (tls, files) = tls.unzip();
+    let config = kafka_client::Config {
         bootstrap_servers: settings.list("kafka.bootstrap_servers"),
         client_id: settings.text("kafka.client_id").unwrap_or_default(),
         rack: settings.text("kafka.rack"),
         tls,
         sasl,
         ..kafka_client::Config::default()
-    }
+    };
+    (config, files)
 }
 
-fn kafka_tls(settings: &mut Settings<'_>) -> Option<Arc<rustls::ClientConfig>> {
+fn kafka_tls(settings: &mut Settings<'_>) -> Option<(kafka_client::Tls, KafkaTlsFiles)> {
     let ca = settings.text("kafka.ca").filter(|ca| ca != "system").map(|ca| settings.folder.join(ca));
     let authorities = files::authorities(ca.as_deref());
     let own = match (settings.file("kafka.certificate"), settings.file("kafka.key")) {
         (Some(certificate), Some(key)) => match files::certified_key(&certificate, &key) {
-            Ok(own) => Some(own),
+            Ok(own) => Some((own, (certificate, key))),
             Err(error) => {
                 let culprit = if error.path() == key { "kafka.key" } else { "kafka.certificate" };
                 settings.mistake(culprit, error.to_string());
@@ -232,8 +237,12 @@ fn kafka_tls(settings: &mut Settings<'_>) -> Option<Arc<rustls::ClientConfig>> {
         (None, Some(_)) => settings.missing("kafka.certificate", "is required with kafka.key"),
         (None, None) => None,
     };
+    let (own, own_files) = own.unzip();
     match authorities {
-        Ok(roots) => Some(Arc::new(files::client_tls(roots, own))),
+        Ok(roots) => {
+            let tls = kafka_client::Tls::new(files::client_tls(roots, own));
+            Some((tls, KafkaTlsFiles { ca, own: own_files }))
+        }
         Err(error) => settings.missing("kafka.ca", &error.to_string()),
     }
 }

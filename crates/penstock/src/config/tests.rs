@@ -317,7 +317,7 @@ fn brokers_tls_takes_a_file_of_authorities_and_a_certificate_with_its_key() {
     assert!(config.kafka.tls.is_some());
     let both = "certificate = \"own.pem\"\nkey = \"own.key\"\n";
     let config = load_in(folder.path(), &kafka(both), &[]).expect("valid");
-    assert!(config.kafka.tls.expect("TLS").client_auth_cert_resolver.has_certs());
+    assert!(config.kafka.tls.expect("TLS").current().client_auth_cert_resolver.has_certs());
 
     for (lines, expected) in [
         ("certificate = \"own.pem\"\n", "kafka.key: is required with kafka.certificate"),

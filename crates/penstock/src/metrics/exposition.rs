@@ -168,6 +168,11 @@ impl Inner {
                 "penstock_tls_crl_expiry_seconds",
                 "Until the first list of tls.crl is out of date, and clients with a certificate are refused.",
             ),
+            (
+                &self.kafka_certificate_until,
+                "penstock_kafka_certificate_expiry_seconds",
+                "Until the first certificate of kafka.certificate ends; below zero, since then.",
+            ),
         ] {
             let until = until.load(Relaxed);
             if until != NEVER {

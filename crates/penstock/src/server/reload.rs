@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use super::kafka_tls::KafkaTls;
 use super::tls::TlsState;
 use crate::auth::{Tokens, Users};
 use crate::config::Config;
@@ -29,6 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub(crate) enum Source {
     /// Certificate, key, clients' authorities, revocation lists.
     Tls(Arc<TlsState>),
+    /// Authorities that sign brokers' certificates, the certificate that brokers are shown, its key.
+    KafkaTls(KafkaTls),
     /// The `[[access]]` rules of the configuration.
     Rules(Arc<Config>, Arc<Access>),
     Users(Arc<Users>),
@@ -39,6 +42,7 @@ impl Source {
     const fn what(&self) -> Reloaded {
         match self {
             Self::Tls(_) => Reloaded::Tls,
+            Self::KafkaTls(_) => Reloaded::KafkaTls,
             Self::Rules(..) => Reloaded::Rules,
             Self::Users(_) => Reloaded::Users,
             Self::Keys(_) => Reloaded::Keys,
@@ -48,6 +52,7 @@ impl Source {
     fn paths(&self) -> Vec<PathBuf> {
         match self {
             Self::Tls(tls) => tls.paths(),
+            Self::KafkaTls(tls) => tls.paths(),
             Self::Rules(config, _) => config.file().map(Into::into).into_iter().collect(),
             Self::Users(users) => vec![users.path().to_owned()],
             Self::Keys(tokens) => tokens.path().map(Into::into).into_iter().collect(),
@@ -57,6 +62,7 @@ impl Source {
     fn reload(&self, metrics: &Metrics) -> Result<(), String> {
         match self {
             Self::Tls(tls) => tls.reload().map_err(|error| error.to_string()),
+            Self::KafkaTls(tls) => tls.reload().map_err(|error| error.to_string()),
             Self::Rules(config, access) => {
                 let reread = config.reread().map_err(|error| error.to_string())?;
                 access.replace(reread.access);
@@ -123,13 +129,6 @@ impl Reloader {
 
     fn look(&mut self, all: bool) {
         for watched in &mut self.watched {
-            if watched.paths.is_empty() {
-                // Keys at a URL: whoever asks it tells what came of it.
-                if all {
-                    let _ = watched.source.reload(&self.metrics);
-                }
-                continue;
-            }
             let now = stamps(&watched.paths);
             let has_settled = now == watched.seen;
             watched.seen.clone_from(&now);
@@ -139,6 +138,10 @@ impl Reloader {
             watched.read = now;
             let what = watched.source.what();
             let result = watched.source.reload(&self.metrics);
+            if matches!(watched.source, Source::Keys(_)) && watched.paths.is_empty() {
+                // Keys at a URL are only asked for now: whoever asks tells what came of it.
+                continue;
+            }
             self.metrics.reloaded(what, result.is_ok());
             match result {
                 Ok(()) => tracing::info!(what = what.name(), "reloaded"),

@@ -5,7 +5,10 @@ use rcgen::{
     KeyUsagePurpose, SerialNumber,
 };
 
+use rustls::pki_types::UnixTime;
+
 use super::*;
+use crate::config::expiry::Left;
 use crate::config::{AccessRule, Identity, JwtKeys, Reread};
 
 const RULE: &str = "[[access]]\nidentity = \"IDENTITY\"\ntopics = [\"*\"]\nallow = [\"produce\"]\n";
@@ -69,6 +72,24 @@ fn clients_certificates_need_an_authority_and_lists_that_fit() {
     }
     let found = mistakes(load("client_auth = \"required\"\nclient_ca = \"both.pem\"\ncrl = \"ca.crl\""));
     assert!(found[0].contains("has no list of CN=other"), "{}", found[0]);
+}
+
+#[test]
+fn what_runs_out_is_known_by_its_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    authority(folder, "ca", 2021);
+    pair(folder, "own");
+    let text = with_tls(folder, "client_auth = \"required\"\nclient_ca = \"ca.pem\"\ncrl = \"ca.crl\"");
+    let text = text.replace("[kafka]", "[kafka]\nsecurity = \"tls\"\ncertificate = \"own.pem\"\nkey = \"own.key\"");
+    let expiries = load_in(folder, &text, &[]).expect("valid").expiries().expect("the files are there");
+    // 1 January 2026.
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(1_767_225_600));
+    let found: Vec<_> = expiries.iter().map(|expiry| (expiry.key, expiry.left(now))).collect();
+    let since = Duration::from_hours(5 * 365 * 24 + 24);
+    let expected =
+        [("tls.certificate", Left::Enough), ("tls.crl", Left::None(since)), ("kafka.certificate", Left::Enough)];
+    assert_eq!(found, expected);
 }
 
 #[test]
