@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -91,6 +92,18 @@ def test_every_alarm_is_in_the_operators_guide():
     alarms = [name for name, one in load(DEPLOY / "observability.yaml")["Resources"].items() if one["Type"] == "AWS::CloudWatch::Alarm"]
     guide = (DEPLOY.parent / "docs/operations.md").read_text()
     assert [name for name in alarms if f"| `{name}` |" not in guide] == []
+
+
+def test_rules_and_alerts_of_prometheus():
+    checked = subprocess.run([DEPLOY / "prometheus/check"], capture_output=True, text=True)
+    assert checked.returncode == 0 and checked.stdout.count("SUCCESS") == 2, checked.stdout + checked.stderr
+
+
+def test_every_alert_of_prometheus_says_what_to_do():
+    groups = yaml.safe_load((DEPLOY / "prometheus/penstock.rules.yml").read_text())["groups"]
+    alerts = [rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule]
+    guide = (DEPLOY.parent / "docs/observability.md").read_text()
+    assert re.findall(r"^\| `(Penstock\w+)` \|", guide, re.MULTILINE) == alerts
 
 
 def test_checkov():
