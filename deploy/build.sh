@@ -42,15 +42,25 @@ check_glibc() {
 
 # The binary, with no path of this machine in it: source, target folder and cargo's home have fixed names.
 compile() {
-  local source=$1 into=$2 home=${CARGO_HOME:-$HOME/.cargo} map
+  local source=$1 into=$2 home=${CARGO_HOME:-$HOME/.cargo}
   local remap=("$source=/penstock" "$into=/target" "$home=/cargo")
-  map=$(printf -- '--remap-path-prefix=%s ' "${remap[@]}")
   local flags
   flags=$(printf -- '-ffile-prefix-map=%s ' "${remap[@]}")
+  # By a wrapper, for with --target RUSTFLAGS do not reach macros and build scripts; a path in a macro changes the hash of each
+  # crate that uses it, and in the end the order of what is in the binary.
+  mkdir -p "$into"
+  {
+    echo '#!/bin/sh'
+    printf 'exec "$@"'
+    printf ' --remap-path-prefix=%q' "${remap[@]}"
+    echo
+  } > "$into/rustc-remapped"
+  chmod +x "$into/rustc-remapped"
   (
     cd "$source"
     # Options of whoever builds do not change what is built.
-    export RUSTFLAGS=$map CFLAGS=$flags CXXFLAGS=$flags CARGO_INCREMENTAL=0 CARGO_TARGET_DIR=$into
+    unset CARGO_ENCODED_RUSTFLAGS
+    export RUSTFLAGS="" RUSTC_WRAPPER=$into/rustc-remapped CFLAGS=$flags CXXFLAGS=$flags CARGO_INCREMENTAL=0 CARGO_TARGET_DIR=$into
     if [ -n "$zig" ]; then
       "$tools/bin/cargo-zigbuild" zigbuild --release --locked -p penstock --no-default-features --target "$triple.$GLIBC"
     else
@@ -59,16 +69,25 @@ compile() {
   )
 }
 
-# All that the binary was built of, as cargo knows it: a name, a version, a licence and a checksum each.
+# All that the binary was built of, as cargo knows it: a name, a version, a licence and a checksum each. The same source gives
+# the same bytes here, too.
 sbom() {
+  local copy
   if ! command -v cargo-cyclonedx > /dev/null; then
     PATH=$repository/target/tools/bin:$PATH
     command -v cargo-cyclonedx > /dev/null ||
-      run cargo install --quiet cargo-cyclonedx --locked --version $CYCLONEDX --root "$repository/target/tools"
+      cargo install --quiet cargo-cyclonedx --locked --version $CYCLONEDX --root "$repository/target/tools"
   fi
-  (cd "$repository" && run cargo cyclonedx --quiet --manifest-path crates/penstock/Cargo.toml --format json \
-    --no-default-features --target "$triple" --override-filename penstock.cdx)
-  run mv "$repository/crates/penstock/penstock.cdx.json" "$1"
+  # In a copy: it writes a file beside every manifest of the workspace.
+  copy=$(mktemp -d)
+  (cd "$repository" && git ls-files -z | xargs -0 cp --parents --no-dereference --target-directory "$copy")
+  (cd "$copy" && cargo cyclonedx --quiet --manifest-path crates/penstock/Cargo.toml --format json --no-default-features \
+    --target "$triple" --override-filename penstock.cdx)
+  # Where and when it was made, and a random number, are nobody's business.
+  sed -e "s|$copy|/penstock|g" -e '/^ *"serialNumber": /d' \
+    -e "s|\"timestamp\": \"[^\"]*\"|\"timestamp\": \"$(date -u -d "@$SOURCE_DATE_EPOCH" +%FT%TZ)\"|" \
+    "$copy/crates/penstock/penstock.cdx.json" > "$1"
+  rm -rf "$copy"
 }
 
 layout() {
@@ -103,6 +122,9 @@ fi
 PATH=$tools/bin:$PATH
 
 if [ -z "$binary" ]; then
+  if [ -n "$verify" ] && [ -z "$dry_run" ] && ! git -C "$repository" diff --quiet HEAD --; then
+    die "--verify builds what is committed, and compares it with what is here: commit first"
+  fi
   run compile "$repository" "$target"
   binary=$target/$triple/release/penstock
   if [ -n "$verify" ]; then
@@ -110,7 +132,10 @@ if [ -z "$binary" ]; then
     trap 'rm -rf "$scratch"' EXIT
     run git clone --quiet "$repository" "$scratch/elsewhere"
     run compile "$scratch/elsewhere" "$scratch/target"
-    run cmp "$binary" "$scratch/target/$triple/release/penstock"
+    if ! run cmp "$binary" "$scratch/target/$triple/release/penstock"; then
+      mv "$scratch/target/$triple/release/penstock" "$binary.elsewhere"
+      die "the build is NOT reproducible: $binary.elsewhere is the other one"
+    fi
     say "two builds in two folders are the same, byte for byte"
   fi
 fi
@@ -123,7 +148,7 @@ name=penstock-$version-$commit-$arch
 staged=$(mktemp -d)
 trap 'rm -rf "$staged" "${scratch:-}"' EXIT
 layout "$staged/$name"
-[ -z "$sbom" ] || sbom "$staged/$name/penstock.cdx.json"
+[ -z "$sbom" ] || run sbom "$staged/$name/penstock.cdx.json"
 run mkdir -p "$dist"
 pack "$dist/$name.tar.gz" "$staged" "$name"
 echo "$dist/$name.tar.gz"

@@ -60,7 +60,7 @@ def test_each_script_of_an_instance_says_what_it_is_for_and_refuses_what_it_does
         (["smoke.sh", "--via", "i-0123"], ["send-command", "i-0123"]),
         (["on-instance.sh", "i-0123", "ls", "-l"], ["send-command", "i-0123"]),
         (["kafka-tools.sh"], ["dependency:copy-dependencies"]),
-        (["build.sh"], ["compile", "check_glibc", "cargo cyclonedx"]),
+        (["build.sh"], ["compile", "check_glibc", "sbom"]),
     ],
     ids=lambda value: " ".join(value) if "." in value[0] and ".sh" in value[0] else "",
 )
