@@ -92,18 +92,20 @@ endpoint() {
 
 # The rules of the endpoints that are known so far; of none, so that nobody may do anything.
 access_rules() {
-  local id topics="" verbs="" word
+  local id topics="" groups="" verbs="" word
   if [ -n "$ACCESS_FILE" ]; then
     sed "s/@ENDPOINT@/${1:-vpce-none}/g" "$ACCESS_FILE"
     return
   fi
   set -f
   for word in $ACCESS_TOPICS; do topics+="${topics:+, }\"$word\""; done
+  for word in $ACCESS_GROUPS; do groups+="${groups:+, }\"$word\""; done
   for word in $ACCESS_ALLOW; do verbs+="${verbs:+, }\"$word\""; done
   set +f
   # shellcheck disable=SC2086 # ids, one word each
   for id in ${1:-vpce-none} $ENDPOINT_IDS; do
     printf '[[access]]\nidentity = "%s"\ntopics = [%s]\nallow = [%s]\n' "$id" "$topics" "$verbs"
+    [ -z "$groups" ] || printf 'groups = [%s]\n' "$groups"
   done
 }
 

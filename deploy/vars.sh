@@ -39,9 +39,11 @@ TLS_SECRET_ARN=${TLS_SECRET_ARN:-}
 
 # Who may ask for an endpoint, comma separated; empty: this account.
 ALLOWED_PRINCIPALS=${ALLOWED_PRINCIPALS:-}
-# What endpoints may do: topics (a `*` at the end is a prefix) and verbs, space separated. ENDPOINT_IDS are those of other
-# accounts, space separated; the one that provision.sh makes itself is always among them.
+# What endpoints may do: topics and consumer groups (a `*` at the end is a prefix) and verbs, space separated; without groups, all
+# of them where the topics have `*`, else none. ENDPOINT_IDS are those of other accounts, space separated; the one that
+# provision.sh makes itself is always among them.
 ACCESS_TOPICS=${ACCESS_TOPICS:-*}
+ACCESS_GROUPS=${ACCESS_GROUPS:-}
 ACCESS_ALLOW=${ACCESS_ALLOW:-produce consume}
 ENDPOINT_IDS=${ENDPOINT_IDS:-}
 # Or a file of [[access]] rules, word for word; @ENDPOINT@ in it is the endpoint that provision.sh makes.
