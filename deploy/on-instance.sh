@@ -4,6 +4,7 @@
 #   on-instance.sh INSTANCE COMMAND [ARGUMENT…]
 #   on-instance.sh "$(deploy/on-instance.sh --topic-creator)" /opt/penstock/bin/create-topic.sh --topic orders
 #   on-instance.sh --topic-creator | --client      prints that instance's id
+#   on-instance.sh --bridges                       prints those of the fleet that serve, a line each
 #   on-instance.sh --dry-run …                     prints what it would do
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -16,6 +17,13 @@ fi
 case ${1:-} in
   --topic-creator) output "$stack-tc" InstanceID; exit ;;
   --client) output "$stack-client" InstanceID; exit ;;
+  --bridges)
+    group=$(output "$stack-bridge" AutoScalingGroup)
+    # shellcheck disable=SC2016 # JMESPath's own quotes
+    ask "the fleet's instances" aws autoscaling describe-auto-scaling-groups --auto-scaling-group-names "$group" \
+      --query 'AutoScalingGroups[0].Instances[?LifecycleState==`InService`].[InstanceId]' --output text
+    exit
+    ;;
   -h | --help) usage; exit ;;
 esac
 [ $# -ge 2 ] || die "an instance and a command; --help says more" 2

@@ -362,6 +362,9 @@ penstock_http_requests_total{{route="produce",status="503"}} {failed}
 penstock_records_total{{outcome="written"}} {requests}
 penstock_http_connections{{worker="0"}} 3
 penstock_http_connections{{worker="1"}} 4
+penstock_reload_failing{{what="tls"}} 1
+penstock_reload_failing{{what="rules"}} 0
+penstock_tls_certificate_expiry_seconds 2591999
 penstock_memory_used_bytes 25
 penstock_memory_limit_bytes 100
 penstock_produce_ack_seconds_bucket{{le="0.001"}} {fast}
@@ -377,14 +380,15 @@ def test_counters_are_sent_as_their_growth_and_histograms_as_values():
     by_name = lambda data: {metric["MetricName"]: metric for metric in data}  # noqa: E731
     sent = by_name(publish.metrics(first, None, 90))
     # What counters have grown by is not known yet.
-    assert set(sent) == {"Up", "Connections", "Draining", "MemoryUsedPercent", "CertificateDays"}
+    assert set(sent) == {"Up", "Connections", "Draining", "ReloadsFailing", "MemoryUsedPercent", "CertificateDays", "RefreshMinutes"}
     assert (sent["Connections"]["Value"], sent["MemoryUsedPercent"]["Value"]) == (7, 25)
+    assert (sent["ReloadsFailing"]["Value"], sent["CertificateDays"]["Value"], sent["RefreshMinutes"]["Value"]) == (1, 29, 90)
 
     last = json.loads(json.dumps(publish.remembered(first)))
     sent = by_name(publish.metrics(publish.parse(exposition(1, 150, 2, 12, 4)), last, None))
     assert (sent["Requests"]["Value"], sent["Requests5xx"]["Value"], sent["RecordsWritten"]["Value"]) == (52, 2, 50)
     assert (sent["AckSeconds"]["Values"], sent["AckSeconds"]["Counts"]) == ([0.001, 0.5], [2, 3])
-    assert "CertificateDays" not in sent
+    assert "RefreshMinutes" not in sent
 
     # After a restart everything counts from zero.
     sent = by_name(publish.metrics(publish.parse(exposition(2, 7, 1, 3, 0)), last, None))
@@ -392,10 +396,11 @@ def test_counters_are_sent_as_their_growth_and_histograms_as_values():
 
 
 def test_every_metric_that_is_published_is_one_of_the_bridge(booted):
-    """The names of COUNTERS and HISTOGRAMS are those that docs/http-api.md lists."""
+    """The names are those that docs/http-api.md lists."""
     publish = publisher()
     documented = (DEPLOY.parent / "docs/http-api.md").read_text()
-    for name in [name for name, _ in publish.COUNTERS.values()] + list(publish.HISTOGRAMS.values()):
+    of_labels = [name for name, _ in (publish.COUNTERS | publish.EXPIRIES).values()]
+    for name in [*of_labels, *publish.GAUGES.values(), *publish.HISTOGRAMS.values()]:
         # The table shortens names that share their beginning.
         short = name.replace("penstock_http_connections", "…") if "connections_refused" in name else name
         assert f"`{short}`" in documented, name
@@ -411,7 +416,21 @@ def test_metrics_go_to_cloudwatch(booted):
     server.shutdown()
     sent = {metric["MetricName"]: metric for metric in json.loads((booted.stubs / "metrics.json").read_text())}
     assert sent["Up"]["Dimensions"] == [{"Name": "Fleet", "Value": "msk-penstock-bridge"}]
-    assert 28 <= sent["CertificateDays"]["Value"] <= 30
+    assert sent["CertificateDays"]["Value"] == 29
+    # The certificate and the rules were fetched just now.
+    assert sent["RefreshMinutes"]["Value"] == 0
+
+
+def test_a_refresh_that_fails_is_told_by_its_age(booted):
+    refreshed = booted.root / "var/lib/penstock/refreshed"
+    hour_ago = refreshed.stat().st_mtime - 3600
+    os.utime(refreshed, (hour_ago, hour_ago))
+    (booted.stubs / "rules").write_text(RULES.replace("allow", "alow"))
+    booted.start("penstock-refresh.service", expect=1)
+    assert publisher().minutes_since(refreshed) >= 60
+    (booted.stubs / "rules").write_text(RULES)
+    booted.start("penstock-refresh.service")
+    assert publisher().minutes_since(refreshed) == 0
 
 
 @pytest.mark.parametrize(
@@ -432,6 +451,7 @@ def test_other_instances(instance, dist, release, template, launch_template, rol
         "BridgeUrl": "https://penstock.internal.example",
         "BridgeCaS3Uri": "s3://bucket/trust/ca.pem",
         "PoolTopic": "pool",
+        "PoolGroup": "readers",
         "RecordsASecond": "10",
     }
     instance.bash(user_data(template, launch_template, values(release, **more)))
@@ -444,6 +464,12 @@ def test_other_instances(instance, dist, release, template, launch_template, rol
     if role != "topic-creator":
         assert "PENSTOCK_URL=https://penstock.internal.example\n" in settings and "PENSTOCK_CA=/etc/penstock/bridge-ca.pem\n" in settings
         assert (instance.root / "etc/penstock/bridge-ca.pem").read_text() == "the authority"
+    if role == "consumer":
+        # The binary takes what the unit gives it; of several options, help is what it does.
+        unit = (instance.root / "opt/penstock/systemd/penstock-pool-consumer.service").read_text()
+        command = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).removeprefix("ExecStart=")
+        ran = instance.bash(f"set -a; . etc/penstock/instance.env; set -x; {instance.root}{command} --help 2>&1")
+        assert "tail --url https://penstock.internal.example --ca=/etc/penstock/bridge-ca.pem --topic pool --group readers --help" in ran
     enabled = [call for call in (instance.calls()) if call.startswith("systemctl enable")]
     assert enabled == ([f"systemctl enable --now penstock-pool-{role}.service"] if role in ("producer", "consumer") else [])
 

@@ -205,11 +205,11 @@ def test_the_bridge_may_not_create_topics_but_the_topic_creator_may(aws, bridge)
 def test_alarms(aws):
     alarms = aws.client("cloudwatch").describe_alarms(MaxRecords=100)["MetricAlarms"]
     # One is for brokers of type t3 alone.
-    assert len(alarms) == 23
+    assert len(alarms) == 25
     assert all(alarm["AlarmActions"] and alarm["AlarmDescription"] for alarm in alarms)
     dashboards = aws.client("cloudwatch").list_dashboards()["DashboardEntries"]
     body = aws.client("cloudwatch").get_dashboard(DashboardName=dashboards[0]["DashboardName"])["DashboardBody"]
-    assert len(json.loads(body)["widgets"]) == 12
+    assert len(json.loads(body)["widgets"]) == 14
 
 
 def state(aws):
@@ -285,11 +285,11 @@ def test_other_rules_replace_no_instance_and_provisioning_leaves_the_release_tha
 
     before = versions()
     first = next(path for path in (aws.work / "dist").glob("penstock-0*.tar.gz"))
-    wanted = {"RELEASE": str(first), "ACCESS_TOPICS": "orders logs-*", "ACCESS_ALLOW": "produce", "ENDPOINT_IDS": "vpce-0abc"}
+    wanted = {"RELEASE": str(first), "ACCESS_TOPICS": "orders logs-*", "ACCESS_GROUPS": "readers-*", "ACCESS_ALLOW": "produce", "ENDPOINT_IDS": "vpce-0abc"}
     _, log = aws.script("provision.sh", environment=wanted)
     assert "rollout.sh changes that" in log
     rules = aws.client("ssm").get_parameter(Name=f"/{STACK}-bridge/access")["Parameter"]["Value"]
-    assert rules.count('topics = ["orders", "logs-*"]\nallow = ["produce"]') == 2 and 'identity = "vpce-0abc"' in rules
+    assert rules.count('topics = ["orders", "logs-*"]\nallow = ["produce"]\ngroups = ["readers-*"]') == 2 and 'identity = "vpce-0abc"' in rules
     assert versions() == before
 
 
@@ -304,6 +304,10 @@ def test_a_certificate_is_renewed_in_its_secret(aws):
 
 
 def test_a_command_is_run_on_an_instance(aws):
+    bridges, _ = aws.script("on-instance.sh", "--bridges")
+    group = aws.exports()[STACK + "-bridge-ASG"]
+    fleet = aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[group])["AutoScalingGroups"][0]["Instances"]
+    assert bridges.split() == [one["InstanceId"] for one in fleet if one["LifecycleState"] == "InService"] != []
     client, _ = aws.script("on-instance.sh", "--client")
     assert client.strip() == aws.exports()[STACK + "-client-InstanceID"]
     aws.script("smoke.sh", "--via", client.strip(), "--topic", "it's")

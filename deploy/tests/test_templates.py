@@ -19,7 +19,7 @@ TEMPLATES = sorted(DEPLOY.glob("*.yaml"))
 def published():
     """Names of the metrics that the bridge's instances send."""
     module = publisher()
-    return set(module.COUNTERS) | set(module.HISTOGRAMS) | {"Up", "Connections", "Draining", "MemoryUsedPercent", "CertificateDays"}
+    return {*module.COUNTERS, *module.GAUGES, *module.EXPIRIES, *module.HISTOGRAMS, "Up", "MemoryUsedPercent", "RefreshMinutes"}
 
 
 def load(path):
