@@ -61,12 +61,14 @@ pub struct Proof {
 
 /// What `Authorization` says.
 pub enum Login {
-    /// A user's name and password.
-    User(HeaderValue),
-    /// A token in a file, read for every request: an upload may outlive its first token.
-    TokenFile {
+    /// A user's name and password, or a token.
+    Fixed(HeaderValue),
+    /// A secret in a file, read for every request: an upload may outlive its first token.
+    File {
         /// The file.
         path: PathBuf,
+        /// Whose password it holds. `None`: it holds a token.
+        user: Option<String>,
         /// What it held when it could be read last.
         last: Mutex<HeaderValue>,
     },
@@ -79,11 +81,17 @@ impl Login {
     ///
     /// A name with a colon cannot be sent (RFC 7617).
     pub fn user(name: &str, password: &Secret) -> Result<Self, String> {
-        if name.contains(':') {
-            return Err("a user's name has no colon".to_owned());
-        }
-        let pair = Zeroizing::new(format!("{name}:{}", password.reveal()));
-        Ok(Self::User(sensitive(&Zeroizing::new(format!("Basic {}", BASE64.encode(pair.as_bytes()))))?))
+        basic(name, password).map(Self::Fixed)
+    }
+
+    /// A user, and the file that holds the password.
+    ///
+    /// # Errors
+    ///
+    /// As [`user`](Self::user)'s, or why the file cannot be read.
+    pub fn password_file(name: &str, path: &Path) -> Result<Self, String> {
+        let last = Mutex::new(read_header(path, Some(name))?);
+        Ok(Self::File { path: path.to_owned(), user: Some(name.to_owned()), last })
     }
 
     /// The token that a file holds.
@@ -92,7 +100,7 @@ impl Login {
     ///
     /// Why it cannot be read, or sent.
     pub fn token_file(path: &Path) -> Result<Self, String> {
-        Ok(Self::TokenFile { last: Mutex::new(read_token(path)?), path: path.to_owned() })
+        Ok(Self::File { path: path.to_owned(), user: None, last: Mutex::new(read_header(path, None)?) })
     }
 
     /// A token.
@@ -101,15 +109,15 @@ impl Login {
     ///
     /// It cannot be sent.
     pub fn token(token: &Secret) -> Result<Self, String> {
-        bearer(token).map(Self::User)
+        bearer(token).map(Self::Fixed)
     }
 
     fn header(&self) -> HeaderValue {
         match self {
-            Self::User(header) => header.clone(),
-            Self::TokenFile { path, last } => {
+            Self::Fixed(header) => header.clone(),
+            Self::File { path, user, last } => {
                 let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Ok(header) = read_token(path) {
+                if let Ok(header) = read_header(path, user.as_deref()) {
                     *last = header;
                 }
                 last.clone()
@@ -125,8 +133,20 @@ impl fmt::Debug for Login {
     }
 }
 
-fn read_token(path: &Path) -> Result<HeaderValue, String> {
-    bearer(&read_secret(path)?)
+fn read_header(path: &Path, user: Option<&str>) -> Result<HeaderValue, String> {
+    let secret = read_secret(path)?;
+    match user {
+        None => bearer(&secret),
+        Some(name) => basic(name, &secret),
+    }
+}
+
+fn basic(name: &str, password: &Secret) -> Result<HeaderValue, String> {
+    if name.contains(':') {
+        return Err("a user's name has no colon".to_owned());
+    }
+    let pair = Zeroizing::new(format!("{name}:{}", password.reveal()));
+    sensitive(&Zeroizing::new(format!("Basic {}", BASE64.encode(pair.as_bytes()))))
 }
 
 fn bearer(token: &Secret) -> Result<HeaderValue, String> {
@@ -509,4 +529,9 @@ pub fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+/// `text` for one segment of a URL's path.
+pub fn escape_segment(text: &str) -> String {
+    escape(text).replace('/', "%2F")
 }

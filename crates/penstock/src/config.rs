@@ -65,6 +65,8 @@ pub struct Config {
     pub log: Log,
     /// Where spans of requests go. `None`: there are none.
     pub telemetry: Option<Telemetry>,
+    /// Where schemas come from. `None`: the formats that need one are refused.
+    pub schema_registry: Option<SchemaRegistry>,
     /// How a stop goes.
     pub drain: Drain,
     /// Threads.
@@ -594,6 +596,29 @@ pub struct Telemetry {
     pub service_name: Box<str>,
     /// Of the traces that begin here, how many are recorded: 0 to 1.
     pub sample_ratio: f64,
+}
+
+/// Where schemas come from: `[schema_registry]`.
+#[derive(Debug, Clone)]
+pub struct SchemaRegistry {
+    /// What speaks Confluent's Schema Registry API, with what proves who the bridge is.
+    pub endpoint: Endpoint,
+    /// Schemas whose text comes with a request are registered; else only looked up.
+    pub register: bool,
+    /// What they are registered under.
+    pub subject_names: SubjectNames,
+}
+
+/// Confluent's strategies for subjects' names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SubjectNames {
+    /// `orders-value`
+    #[default]
+    Topic,
+    /// `shop.Order`
+    Record,
+    /// `orders-shop.Order`
+    TopicRecord,
 }
 
 /// How a stop goes: `[drain]`.

@@ -45,6 +45,7 @@ use crate::auth::{Authenticator, Remembered};
 use crate::config::Config;
 use crate::http1::{BadHead, Body, ResponseBody, Service};
 use crate::metrics::{Metrics, RouteMetrics};
+use crate::schema_registry::Registry;
 use crate::telemetry::{Telemetry, scope};
 use access::{Access, Grant};
 use body::{BodyReader, Patience};
@@ -68,6 +69,8 @@ pub(crate) struct Context {
     pub(crate) budget: MemoryBudget,
     pub(crate) metrics: Metrics,
     pub(crate) telemetry: Arc<Telemetry>,
+    /// `[schema_registry]`
+    pub(crate) schemas: Option<Arc<Registry>>,
     /// By [`Operation::NAMES`].
     pub(crate) routes: [RouteMetrics; Operation::NAMES.len()],
     /// Members of groups, of all workers.

@@ -11,6 +11,7 @@ mod http;
 mod http1;
 pub mod log;
 pub mod metrics;
+mod schema_registry;
 pub mod server;
 pub mod tail;
 mod telemetry;

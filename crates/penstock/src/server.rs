@@ -56,6 +56,7 @@ use crate::http::groups::Groups;
 use crate::http::routes;
 use crate::http1::Stop;
 use crate::metrics::{Metrics, Reloaded};
+use crate::schema_registry::Registry;
 use crate::telemetry::{Telemetry, spans::Spans};
 use kafka_tls::KafkaTls;
 use listener::{Acceptor, Arrivals, From, Room, WorkerPort};
@@ -208,6 +209,7 @@ impl Server {
             }
         };
         let telemetry = Arc::new(Telemetry::new(&config, spans));
+        let schemas = config.schema_registry.clone().map(|settings| Arc::new(Registry::new(settings)));
         let access = Arc::new(Access::new(config.access.clone()));
         let consumers = Consumers::new(config.consumers.clone(), budget.clone(), metrics.clone());
         let fleet = match (&config.fleet, &fleet_listener) {
@@ -231,6 +233,7 @@ impl Server {
                 groups: groups.clone(),
                 metrics: metrics.clone(),
                 telemetry: telemetry.clone(),
+                schemas: schemas.clone(),
                 tls: tls.clone(),
                 consumers: consumers.clone(),
                 fleet: fleet.clone(),

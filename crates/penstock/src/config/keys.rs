@@ -125,6 +125,11 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
          `OTEL_EXPORTER_OTLP_HEADERS` and `OTEL_RESOURCE_ATTRIBUTES` add headers (a collector's credentials, for one) and \
          attributes.",
     ),
+    (
+        "schema_registry",
+        "A registry that speaks Confluent's Schema Registry API, for records in the formats avro, jsonschema and protobuf of \
+         Confluent's API. Nothing else asks it anything.",
+    ),
     ("drain", "How a stop (SIGTERM or SIGINT) goes."),
     ("runtime", "Threads."),
 ];
@@ -621,6 +626,51 @@ pub(super) const KEYS: &[Key] = &[
         Default::Value("1"),
         "How many of the requests that bring no `traceparent` begin a trace that is recorded, `0` to `1`. Those that bring \
          one are recorded if its sender records them. A recorded request costs some microseconds more.",
+    ),
+    key(
+        "schema_registry.url",
+        Kind::Text,
+        Default::Unset("formats that need a schema are refused"),
+        "The registry, `https://registry:8081`, with a path where it has one.",
+    ),
+    key(
+        "schema_registry.ca",
+        Kind::Text,
+        Default::Value("system"),
+        "Who may sign the registry's certificate: `system` for the host's authorities, or a PEM file, whose authorities are \
+         then the only ones.",
+    ),
+    key(
+        "schema_registry.username",
+        Kind::Text,
+        Default::Unset("no login"),
+        "The user of a Basic login at the registry; needs `schema_registry.password_file`.",
+    ),
+    key(
+        "schema_registry.password_file",
+        Kind::File,
+        Default::Unset("no login"),
+        "The file that holds that user's password, read with each question. Needs `https://`, but on loopback.",
+    ),
+    key(
+        "schema_registry.token_file",
+        Kind::File,
+        Default::Unset("no login"),
+        "The file that holds a bearer token for the registry, read with each question. Needs `https://`, but on loopback.",
+    ),
+    key(
+        "schema_registry.register",
+        Kind::Boolean,
+        Default::Value("true"),
+        "Whether a schema whose text comes with a request is registered, as Confluent's proxy does. `false`: it must be \
+         registered for its subject already.",
+    ),
+    key(
+        "schema_registry.subject_names",
+        Kind::Choice(&[word("topic"), word("record"), word("topic_record")]),
+        Default::Value("topic"),
+        "What schemas are registered under, Confluent's strategies: `topic` (`orders-value`), `record` (`shop.Order`), \
+         `topic_record` (`orders-shop.Order`).",
     ),
     key(
         "drain.notice",

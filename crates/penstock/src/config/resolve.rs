@@ -11,6 +11,7 @@ use std::{
 
 mod auth;
 mod sasl;
+mod schema_registry;
 
 use kafka_client::sasl::Secret;
 use kafka_records::Compression;
@@ -24,7 +25,7 @@ use super::{
     source::{Origin, Source, Values, Written},
     values::{Raw, Value, parse_network},
 };
-use crate::client::{Endpoint, Trust};
+use crate::client::{Endpoint, Proof, Trust};
 
 /// Unacknowledged bytes that one upload may hold: enough to keep every partition's batch in flight and the next one
 /// filling, and a fraction of the smallest budget.
@@ -55,6 +56,7 @@ pub(super) fn resolve(source: Source, folder: &Path) -> Result<Config, ConfigErr
         management: Management { address: settings.address("management.address") },
         log: log(&mut settings),
         telemetry: telemetry(&mut settings),
+        schema_registry: schema_registry::schema_registry(&mut settings),
         drain: drain(&mut settings),
         runtime: runtime(&settings),
         origins: Origins { values: settings.values.clone(), ..Origins::default() },
@@ -557,12 +559,17 @@ impl<'a> Settings<'a> {
 
     /// An HTTP server whose URL is the value of `path`, and whose certificate those sign that `ca` names.
     fn endpoint(&mut self, path: &'static str, url: &str, ca: &'static str) -> Option<Endpoint> {
+        self.endpoint_with(path, url, ca, Proof::default())
+    }
+
+    /// The same, to which the bridge proves who it is.
+    fn endpoint_with(&mut self, path: &'static str, url: &str, ca: &'static str, proof: Proof) -> Option<Endpoint> {
         let authorities = self.text(ca).filter(|ca| ca != "system").map(|ca| self.folder.join(ca));
         if let Err(error) = files::authorities(authorities.as_deref()) {
             return self.missing(ca, &error.to_string());
         }
         let trust = authorities.as_deref().map_or(Trust::System, Trust::File);
-        match Endpoint::new(url, trust) {
+        match Endpoint::with_proof(url, trust, proof) {
             Ok(endpoint) => Some(endpoint),
             Err(problem) => self.missing(path, &problem),
         }

@@ -31,6 +31,7 @@ use crate::http::routes::Operation;
 use crate::http::{Context, Session};
 use crate::http1::{self, Limits, Stop};
 use crate::metrics::{Metrics, ProxyRefusal};
+use crate::schema_registry::Registry;
 use crate::telemetry::Telemetry;
 
 /// For the PROXY header in front of a connection: a balancer sends it in one segment with its first.
@@ -63,6 +64,7 @@ pub(crate) struct Parts {
     pub(crate) groups: Groups,
     pub(crate) metrics: Metrics,
     pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) schemas: Option<Arc<Registry>>,
     pub(crate) tls: Option<Arc<TlsState>>,
     pub(crate) consumers: Arc<Consumers>,
     pub(crate) fleet: Option<Arc<Fleet>>,
@@ -124,6 +126,7 @@ async fn run(parts: Parts, mut incoming: mpsc::UnboundedReceiver<Accepted>) {
         groups,
         metrics,
         telemetry,
+        schemas,
         tls,
         consumers,
         fleet,
@@ -152,6 +155,7 @@ async fn run(parts: Parts, mut incoming: mpsc::UnboundedReceiver<Accepted>) {
         groups,
         metrics,
         telemetry,
+        schemas,
         draining,
     });
     let shell =

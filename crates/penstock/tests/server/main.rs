@@ -14,6 +14,7 @@ mod produce;
 mod progress;
 mod proxy_protocol;
 mod refusals;
+mod schema_registry;
 mod telemetry;
 mod tls;
 mod topics;

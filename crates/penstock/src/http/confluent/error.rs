@@ -20,6 +20,14 @@ pub(crate) const INVALID: u32 = 422;
 pub(crate) const CONVERSION: u32 = 42203;
 /// A setting of a consumer.
 pub(crate) const BAD_CONSUMER: u32 = 42204;
+/// A request with a schema format and without a schema of its keys.
+pub(crate) const KEY_SCHEMA_MISSING: u32 = 42201;
+/// The same of its values.
+pub(crate) const VALUE_SCHEMA_MISSING: u32 = 42202;
+/// The schema is none, or not there, or the registry does not take it.
+pub(crate) const INVALID_SCHEMA: u32 = 42205;
+/// The Schema Registry cannot be asked: another try may help, as with every 408.
+pub(crate) const NO_REGISTRY: u32 = 40801;
 /// Kafka, and another try will not help.
 pub(crate) const KAFKA: u32 = 50002;
 /// Kafka, and another try may help.

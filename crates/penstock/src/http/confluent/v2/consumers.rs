@@ -18,6 +18,7 @@ use super::instances::{Instance, NewInstance, of_consumer};
 use super::metadata::answer;
 use super::pattern::Pattern;
 use super::records;
+use crate::client::escape_segment;
 use crate::config::{Dialect, Verb};
 use crate::http::Context;
 use crate::http::access::Resource;
@@ -222,7 +223,7 @@ pub(super) async fn create(
         Some(fleet) => format!("{name}{MARK}{}", fleet.mark(group, &name)),
     };
     let base = base_of(context, &head);
-    let base_uri = format!("{base}/consumers/{}/instances/{}", escape(group), escape(&path));
+    let base_uri = format!("{base}/consumers/{}/instances/{}", escape_segment(group), escape_segment(&path));
     // Clients that build their own addresses do so from the name that they gave, and clients that were given a name
     // by us from what this says.
     Ok(answer(&head.headers, &Created { instance_id: name, base_uri }))
@@ -264,7 +265,7 @@ impl CreateBody {
             Some(_) => return Err(bad("isolation.level is read_uncommitted or read_committed")),
         }
         if format.needs_schema() {
-            crate::http::confluent::schema::check_configured(context, format)?;
+            crate::http::confluent::schema::registry(context, format)?;
         }
         let new = NewInstance {
             format,
@@ -300,11 +301,6 @@ fn base_of(context: &Context, head: &Parts) -> String {
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     let scheme = if matches!(context.config.tls, crate::config::Tls::Off) { "http" } else { "https" };
     format!("{scheme}://{host}")
-}
-
-/// For one segment of a path.
-fn escape(segment: &str) -> String {
-    crate::client::escape(segment).replace('/', "%2F")
 }
 
 // ---- calls ----

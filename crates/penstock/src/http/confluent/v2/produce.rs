@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -24,7 +25,7 @@ use crate::http::caller::Caller;
 use crate::http::confluent::embedded::{EmbeddedFormat, Payload, decode};
 use crate::http::confluent::error::{self, invalid};
 use crate::http::confluent::media;
-use crate::http::confluent::schema::{self, SchemaFields, Serializer, Side};
+use crate::http::confluent::schema::{self, SchemaFields, Side};
 use crate::http::content_encoding::ContentEncoding;
 use crate::http::error::{ApiError, code};
 use crate::http::params::Query;
@@ -32,6 +33,7 @@ use crate::http::produce::{TOPIC_LOOKUP, now_ms, target};
 use crate::http::respond::{Response, json};
 use crate::http::whole_body::{Limit, WholeBody};
 use crate::http1::{Body, ResponseBody};
+use crate::schema_registry::Schema;
 
 /// Records are appended in portions of about so many bytes; between them others have their turn.
 const PORTION_BYTES: usize = 64 * 1024;
@@ -75,7 +77,8 @@ pub(super) async fn produce(
         + size_of::<Ready<'_>>()
         + 2 * size_of::<Place>()
         + 3 * size_of::<Option<RecordAnswer>>();
-    let needed = most.saturating_mul(per_record) + 2 * document.bytes().len();
+    let decoded = if format.needs_schema() { most_encoded(context, &document) } else { document.bytes().len() };
+    let needed = most.saturating_mul(per_record) + document.bytes().len() + decoded;
     let most_bytes = context.budget.total() / DOCUMENT_SHARE;
     if needed > most_bytes {
         return Err(ApiError::too_large(format!(
@@ -95,6 +98,12 @@ pub(super) async fn produce(
     }
     delivery.resolved().await;
     Ok(answer(dialect, &head, &batch, &delivery))
+}
+
+/// What values may take that are written by a schema: it may have defaults for what the document does not say, and a number
+/// before each.
+fn most_encoded(context: &Context, document: &WholeBody) -> usize {
+    2 * document.bytes().len() + context.config.limits.record_bytes
 }
 
 fn check_partition(topic: &Topic, partition: i32) -> Result<(), ApiError> {
@@ -207,28 +216,54 @@ struct Extras {
 /// How the keys, or the values, of a request are read.
 enum Reading {
     Plain(EmbeddedFormat),
-    Schema(Box<dyn Serializer>),
+    Schema(Arc<Schema>),
 }
 
 impl Reading {
     fn schema_id(&self) -> Option<i32> {
         match self {
             Self::Plain(_) => None,
-            Self::Schema(serializer) => Some(serializer.schema_id()),
+            Self::Schema(schema) => Some(schema.id),
         }
     }
 
-    fn read<'a>(&self, value: Option<&'a RawValue>, decoded: &mut Vec<u8>) -> Result<Payload<'a>, String> {
+    /// A value that is written by a schema has at most `room` bytes.
+    fn read<'a>(
+        &self,
+        value: Option<&'a RawValue>,
+        room: Room,
+        decoded: &mut Vec<u8>,
+    ) -> Result<Payload<'a>, (u32, String)> {
         match (self, value.filter(|value| value.get() != "null")) {
-            (Self::Plain(format), value) => decode(*format, value, decoded),
+            (Self::Plain(format), value) => {
+                decode(*format, value, decoded).map_err(|problem| (code::BAD_REQUEST, problem))
+            }
             (Self::Schema(_), None) => Ok(Payload::Null),
-            (Self::Schema(serializer), Some(value)) => {
+            (Self::Schema(schema), Some(value)) => {
                 let start = decoded.len();
-                serializer.serialize(value, decoded)?;
+                let most = room.record.min(room.total.saturating_sub(start));
+                if value.get().len() > schema::TEXT_SHARE * room.record {
+                    return Err((code::TOO_LARGE, "is longer than a record may be".to_owned()));
+                }
+                schema.encode(value, most, decoded).map_err(|problem| (error::CONVERSION, problem))?;
+                if decoded.len() > room.total {
+                    return Err((
+                        code::TOO_LARGE,
+                        "is too long with all values before it; send fewer at once".to_owned(),
+                    ));
+                }
                 Ok(Payload::Decoded { start, end: decoded.len() })
             }
         }
     }
+}
+
+/// Bytes for what is decoded.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    record: usize,
+    /// Of all records.
+    total: usize,
 }
 
 impl<'a> Batch<'a> {
@@ -239,6 +274,7 @@ impl<'a> Batch<'a> {
         partition: Option<i32>,
         document: &'a WholeBody,
     ) -> Result<Self, ApiError> {
+        let room = Room { record: context.config.limits.record_bytes, total: most_encoded(context, document) };
         let document: ProduceDocument<'a> = document.parse(code::BAD_REQUEST)?;
         if document.records.is_empty() {
             return Err(invalid("records is empty; there must be one at least"));
@@ -251,7 +287,7 @@ impl<'a> Batch<'a> {
             // Keys are often all null, and then have no schema.
             let named = fields.schema.is_some() || fields.id.is_some();
             if format.needs_schema() && (side == Side::Value || named || records.iter().any(present)) {
-                schema::serializer(context, topic.name(), side, format, &fields).await.map(Reading::Schema)
+                schema::serializer(context, topic.name(), side, format, fields).await.map(Reading::Schema)
             } else {
                 Ok(Reading::Plain(format))
             }
@@ -268,16 +304,22 @@ impl<'a> Batch<'a> {
             value_schema_id: values.schema_id(),
         };
         for (at, record) in records.iter().enumerate() {
-            let about = |what: &str, problem: String| ApiError::bad_request(format!("records[{at}].{what} {problem}"));
+            let about = |what: &str, (code, problem): (u32, String)| {
+                // A place within the value follows its name: `records[0].value.id`.
+                let gap = if problem.starts_with(['.', '[']) { "" } else { " " };
+                ApiError::new(code, format!("records[{at}].{what}{gap}{problem}"))
+            };
             if let Some(own) = record.partition {
                 check_partition(topic, own)?;
             }
             let ready = Ready {
-                key: keys.read(record.key, &mut batch.decoded).map_err(|problem| about("key", problem))?,
-                value: values.read(record.value, &mut batch.decoded).map_err(|problem| about("value", problem))?,
+                key: keys.read(record.key, room, &mut batch.decoded).map_err(|problem| about("key", problem))?,
+                value: values
+                    .read(record.value, room, &mut batch.decoded)
+                    .map_err(|problem| about("value", problem))?,
                 // A record's own goes before the path's.
                 partition: record.partition.or(partition),
-                extras: Extras::of(record).map_err(|problem| about("headers", problem))?,
+                extras: Extras::of(record).map_err(|problem| about("headers", (code::BAD_REQUEST, problem)))?,
             };
             batch.records.push(ready);
         }

@@ -19,6 +19,7 @@ use crate::http::caller::Caller;
 use crate::http::confluent::embedded::{EmbeddedFormat, encode, write_string};
 use crate::http::confluent::error::{self, no_instance};
 use crate::http::confluent::media;
+use crate::http::confluent::schema::{self, Deserializer};
 use crate::http::error::ApiError;
 use crate::http::params::Query;
 use crate::http::respond::Response;
@@ -83,7 +84,13 @@ pub(super) async fn read(
     let share = delivery.share(most);
     // A read that waits holds nothing.
     let mut charge = delivery.charge(0);
-    let mut out = Answer::new(format, context.config.listen.dialect == Dialect::Strimzi);
+    let schemas = match format.needs_schema() {
+        true => {
+            Some(schema::registry(context, format).map(|(registry, kind)| Deserializer::new(registry.clone(), kind))?)
+        }
+        false => None,
+    };
+    let mut out = Answer::new(format, schemas, context.config.listen.dialect == Dialect::Strimzi);
     let mut room = Room::new(MAX_RECORDS, share);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -101,6 +108,7 @@ pub(super) async fn read(
             Err(error) => return Err(of_consumer(&error)),
         };
         let nothing = batches.is_empty();
+        out.find_schemas(&batches).await;
         out.push_all(&instance.consumer, batches)?;
         charge.set(out.out.capacity());
         room.first = out.is_empty();
@@ -121,6 +129,8 @@ pub(super) async fn read(
 /// The array of records under way.
 struct Answer {
     format: EmbeddedFormat,
+    /// For a format that needs them.
+    schemas: Option<Deserializer>,
     /// Headers and timestamps, which Confluent's readers do not know.
     extended: bool,
     /// Of keys and values.
@@ -132,12 +142,21 @@ struct Answer {
 }
 
 impl Answer {
-    fn new(format: EmbeddedFormat, extended: bool) -> Self {
-        Self { format, extended, bytes: 0, records: 0, stopped: false, out: vec![b'['] }
+    fn new(format: EmbeddedFormat, schemas: Option<Deserializer>, extended: bool) -> Self {
+        Self { format, schemas, extended, bytes: 0, records: 0, stopped: false, out: vec![b'['] }
     }
 
     fn is_empty(&self) -> bool {
         self.records == 0
+    }
+
+    async fn find_schemas(&mut self, batches: &[PartitionRecords]) {
+        if let Some(schemas) = &mut self.schemas {
+            let records = batches.iter().flat_map(|batch| &batch.records);
+            schemas
+                .find(records.flat_map(|record| record.key.as_deref().into_iter().chain(record.value.as_deref())))
+                .await;
+        }
     }
 
     /// Takes records up to the first that cannot be told in the instance's format; that one and what came with it are
@@ -145,7 +164,7 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// 42203 if that is the answer's first.
+    /// 42203 if that is the answer's first; 40801 if it is because its schema cannot be asked for.
     fn push_all(&mut self, consumer: &Consumer, batches: Vec<PartitionRecords>) -> Result<(), ApiError> {
         let mut problem = None;
         for batch in batches {
@@ -156,11 +175,15 @@ impl Answer {
                         Ok(()) => continue,
                         Err(told) => {
                             self.stopped = true;
-                            problem = Some(format!(
-                                "the record at offset {} of partition {} of {} {told}; seek past it, or read it in the format \
-                                 binary",
-                                record.offset, batch.partition, batch.topic
-                            ));
+                            let way_out = match told.code {
+                                error::CONVERSION => "; seek past it, or read it in the format binary",
+                                _ => "",
+                            };
+                            let message = format!(
+                                "the record at offset {} of partition {} of {} {}{way_out}",
+                                record.offset, batch.partition, batch.topic, told.message
+                            );
+                            problem = Some(ApiError { message: message.into(), ..told });
                         }
                     }
                 }
@@ -170,12 +193,12 @@ impl Answer {
             }
         }
         match problem {
-            Some(problem) if self.is_empty() => Err(ApiError::new(error::CONVERSION, problem)),
+            Some(problem) if self.is_empty() => Err(problem),
             _ => Ok(()),
         }
     }
 
-    fn push(&mut self, topic: &str, partition: i32, record: &ReadRecord) -> Result<(), String> {
+    fn push(&mut self, topic: &str, partition: i32, record: &ReadRecord) -> Result<(), ApiError> {
         let start = self.out.len();
         let written = self.write(topic, partition, record);
         if written.is_err() {
@@ -187,17 +210,24 @@ impl Answer {
         written
     }
 
-    fn write(&mut self, topic: &str, partition: i32, record: &ReadRecord) -> Result<(), String> {
-        let out = &mut self.out;
+    fn write(&mut self, topic: &str, partition: i32, record: &ReadRecord) -> Result<(), ApiError> {
+        let Self { format, schemas, out, .. } = self;
+        let tell = |what, bytes: Option<&[u8]>, out: &mut Vec<u8>| {
+            let told = match (schemas.as_ref(), bytes) {
+                (Some(schemas), Some(bytes)) => schemas.decode(bytes, out),
+                _ => encode(*format, bytes, out).map_err(|problem| ApiError::new(error::CONVERSION, problem)),
+            };
+            told.map_err(|error| ApiError { message: format!("has a {what} that {}", error.message).into(), ..error })
+        };
         if self.records > 0 {
             out.push(b',');
         }
         out.extend_from_slice(b"{\"topic\":");
         write_string(topic, out);
         out.extend_from_slice(b",\"key\":");
-        encode(self.format, record.key.as_deref(), out).map_err(|problem| format!("has a key that {problem}"))?;
+        tell("key", record.key.as_deref(), out)?;
         out.extend_from_slice(b",\"value\":");
-        encode(self.format, record.value.as_deref(), out).map_err(|problem| format!("has a value that {problem}"))?;
+        tell("value", record.value.as_deref(), out)?;
         out.extend_from_slice(format!(",\"partition\":{partition},\"offset\":{}", record.offset).as_bytes());
         if self.extended {
             out.extend_from_slice(format!(",\"timestamp\":{},\"headers\":[", record.timestamp).as_bytes());

@@ -90,17 +90,25 @@ pub(super) async fn produce(
     let batch: BatchDocument<'_> = document.parse(code::BAD_REQUEST)?;
     let names = names(&batch.entries)?;
     let mut notes = Vec::with_capacity(names.len());
+    let bounds = Bounds::of(&topic, context);
+    let mut found = Vec::new();
+    for entry in &batch.entries {
+        if let Ok(entry) = serde_json::from_str::<RecordDocument<'_>>(entry.get()) {
+            entry.find_schemas(&bounds, &mut found).await;
+        }
+    }
     {
         let mut scratch = Vec::new();
         let now = now_ms();
-        let bounds = Bounds::of(&topic, context.config.limits.record_bytes);
         let mut appender = topic.appender(&delivery, now, HeaderBlock::none());
         for entry in &batch.entries {
             scratch.clear();
-            let read = serde_json::from_str::<RecordDocument<'_>>(entry.get())
-                .map_err(|error| not_a_record(&error).unwrap_or_else(|| ApiError::bad_request(error.to_string())));
-            match read.and_then(|entry| Record::read(&entry, &bounds, &mut scratch)) {
-                Err(error) => {
+            let read = serde_json::from_str::<RecordDocument<'_>>(entry.get()).map_err(|error| {
+                not_a_record(&error).unwrap_or_else(|| ApiError::bad_request(error.to_string())).into()
+            });
+            match read.and_then(|entry| Record::read(&entry, &bounds, &found, &mut scratch)) {
+                Err(told) => {
+                    let error = told.refusal();
                     context.metrics.records_refused(1);
                     notes.push(Note::default());
                     appender.refuse_line(refused(&error));

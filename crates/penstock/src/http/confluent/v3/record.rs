@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -12,9 +13,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{in_confluents_words, time};
-use crate::http::confluent::embedded::{EmbeddedFormat, Payload, decode};
-use crate::http::confluent::schema::no_registry;
+use crate::config::SubjectNames;
+use crate::http::Context;
+use crate::http::confluent::embedded::{EmbeddedFormat, Payload, decode, write_string};
+use crate::http::confluent::error::{CONVERSION, NO_REGISTRY};
+use crate::http::confluent::schema::{Side, TEXT_SHARE, check_kind, no_registry, of_registry};
 use crate::http::error::{ApiError, code};
+use crate::schema_registry::{Found, Lookup, Registry, SchemaType, Subject};
 
 /// The document.
 #[derive(Deserialize)]
@@ -91,34 +96,178 @@ impl Format {
             Self::Protobuf => "PROTOBUF",
         }
     }
+
+    /// The format of values by such a schema.
+    const fn of(kind: SchemaType) -> Self {
+        match kind {
+            SchemaType::Avro => Self::Avro,
+            SchemaType::Json => Self::JsonSchema,
+            SchemaType::Protobuf => Self::Protobuf,
+        }
+    }
+
+    const fn schema_type(self) -> Option<SchemaType> {
+        match self {
+            Self::Binary | Self::Json | Self::String => None,
+            Self::Avro => Some(SchemaType::Avro),
+            Self::JsonSchema => Some(SchemaType::Json),
+            Self::Protobuf => Some(SchemaType::Protobuf),
+        }
+    }
 }
 
 impl<'a> Data<'a> {
-    fn read(&self, side: &str, decoded: &mut Vec<u8>) -> Result<(Payload<'a>, Option<Part>), ApiError> {
+    fn is_null(&self) -> bool {
+        self.data.is_none_or(|data| data.get() == "null")
+    }
+
+    /// What the value's schema is looked for by, if it has one.
+    fn lookup(&self, side: Side, bounds: &Bounds<'_>) -> Result<Option<Lookup>, ApiError> {
+        let side_name = side.name();
+        let bad = |problem: &str| ApiError::bad_request(format!("{side_name}: {problem}"));
         let by_schema = self.subject.is_some()
             || self.subject_name_strategy.is_some()
             || self.schema_id.is_some()
             || self.schema_version.is_some()
             || self.schema.is_some();
-        let Some(format) = self.format else {
-            if !by_schema && self.data.is_none() {
-                return Ok((Payload::Null, None));
-            }
-            return Err(ApiError::bad_request(format!(
-                "{side}.type is missing: it is BINARY, JSON or STRING; without one a schema is looked up, and this bridge \
-                 has no Schema Registry"
-            )));
+        let kind = match self.format {
+            None if !by_schema && self.data.is_none() => return Ok(None),
+            None => None,
+            Some(format) => match format.schema_type() {
+                Some(kind) => Some(kind),
+                None if by_schema => {
+                    return Err(bad(&format!("type={} has no schema and no subject", format.name())));
+                }
+                None => return Ok(None),
+            },
         };
-        if format.embedded().needs_schema() {
-            return Err(no_registry(format.embedded()));
-        }
-        if by_schema {
-            return Err(ApiError::bad_request(format!("{side}: type={} has no schema and no subject", format.name())));
-        }
-        let payload = decode(format.embedded(), self.data, decoded)
-            .map_err(|problem| ApiError::bad_request(format!("{side}.data {problem}")))?;
+        let Some(registry) = bounds.registry else {
+            return Err(match self.format {
+                Some(format) => no_registry(format.embedded()),
+                None => ApiError::bad_request(format!(
+                    "{side_name}.type is missing: it is BINARY, JSON or STRING; without one a schema is looked up, and this \
+                     bridge has no Schema Registry"
+                )),
+            });
+        };
+        let subject = match (&self.subject, self.subject_name_strategy.as_deref()) {
+            (Some(_), Some(_)) => return Err(bad("subject and subject_name_strategy exclude each other")),
+            (Some(subject), None) => Subject::Named(subject.clone()),
+            (None, strategy) => {
+                let names = match strategy {
+                    None => registry.subject_names(),
+                    Some("TOPIC_NAME") => SubjectNames::Topic,
+                    Some("RECORD_NAME") => SubjectNames::Record,
+                    Some("TOPIC_RECORD_NAME") => SubjectNames::TopicRecord,
+                    Some(_) => {
+                        return Err(bad("subject_name_strategy is TOPIC_NAME, RECORD_NAME or TOPIC_RECORD_NAME"));
+                    }
+                };
+                Subject::Made { names, topic: bounds.topic.to_owned(), is_key: side == Side::Key }
+            }
+        };
+        let named = |subject: &Subject| {
+            subject.name(None).map_err(|_| bad("this strategy needs the schema's text; else name the subject"))
+        };
+        let lookup = match (self.schema_id, self.schema_version, &self.schema) {
+            (Some(id), None, None) => Lookup::Id(id),
+            (None, Some(version), None) => Lookup::Version { subject: named(&subject)?, version },
+            (None, None, Some(text)) => {
+                let kind = kind.ok_or_else(|| bad("schema needs a type: AVRO, JSONSCHEMA or PROTOBUF"))?;
+                Lookup::Text { kind, subject, text: text.clone() }
+            }
+            (None, None, None) => Lookup::Latest { subject: named(&subject)? },
+            _ => return Err(bad("schema_id, schema_version and schema exclude one another")),
+        };
+        Ok(Some(lookup))
+    }
+
+    fn read(
+        &self,
+        side: Side,
+        bounds: &Bounds<'_>,
+        found: &[Answered],
+        decoded: &mut Vec<u8>,
+    ) -> Result<(Payload<'a>, Option<Part>), NoRecord> {
+        let about = |code, problem: String| {
+            // A place within the value follows its name: `value.data.id`.
+            let gap = if problem.starts_with(['.', '[']) { "" } else { " " };
+            NoRecord::Refused(ApiError::new(code, format!("{}.data{gap}{problem}", side.name())))
+        };
+        let start = decoded.len();
+        let (payload, format, schema) = match (self.lookup(side, bounds)?, self.format) {
+            (None, None) => return Ok((Payload::Null, None)),
+            (None, Some(format)) => {
+                let payload = decode(format.embedded(), self.data, decoded)
+                    .map_err(|problem| about(code::BAD_REQUEST, problem))?;
+                (payload, format, None)
+            }
+            // A tombstone is what it is by any schema.
+            (Some(_), format) if self.is_null() => match format {
+                None => return Ok((Payload::Null, None)),
+                Some(format) => (Payload::Null, format, None),
+            },
+            (Some(lookup), format) => {
+                let told = found.iter().find(|(asked, _)| *asked == lookup).map(|(_, told)| told.clone());
+                let known = told.or_else(|| bounds.registry.and_then(|registry| registry.known(&lookup)).map(Ok));
+                let found = known.ok_or(NoRecord::Waits)??;
+                if let Some(kind) = format.and_then(Format::schema_type) {
+                    check_kind(&found.schema, kind)?;
+                }
+                let value = self.data.map_or("null", RawValue::get);
+                if value.len() > TEXT_SHARE * bounds.record_bytes {
+                    return Err(too_large(bounds.record_bytes).into());
+                }
+                let value = self.data.ok_or_else(|| about(code::BAD_REQUEST, "is missing".to_owned()))?;
+                let encoded = found.schema.encode(value, bounds.record_bytes, decoded);
+                encoded.map_err(|problem| about(CONVERSION, problem))?;
+                (Payload::Decoded { start, end: decoded.len() }, Format::of(found.schema.kind()), Some(found))
+            }
+        };
         let size = payload.bytes(decoded).map_or(0, <[u8]>::len);
-        Ok((payload, Some(Part { format, size: u32::try_from(size).unwrap_or(u32::MAX) })))
+        Ok((payload, Some(Part { format, size: u32::try_from(size).unwrap_or(u32::MAX), schema })))
+    }
+}
+
+/// A schema that was looked for, and what came of it.
+pub(super) type Answered = (Lookup, Result<Arc<Found>, ApiError>);
+
+impl RecordDocument<'_> {
+    /// Looks for the schemas of a record that are not in `found` yet.
+    pub(super) async fn find_schemas(&self, bounds: &Bounds<'_>, found: &mut Vec<Answered>) {
+        let Some(registry) = bounds.registry else { return };
+        for (side, data) in [(Side::Key, &self.key), (Side::Value, &self.value)] {
+            // What is wrong with it is told when it is read.
+            let Some(Ok(Some(lookup))) = data.as_ref().map(|data| data.lookup(side, bounds)) else { continue };
+            if !found.iter().any(|(known, _)| *known == lookup) {
+                let told = registry.find(&lookup).await.map_err(|error| of_registry(&error));
+                found.push((lookup, told));
+            }
+        }
+    }
+}
+
+/// Why a document is no record, yet or at all.
+#[derive(Debug)]
+pub(super) enum NoRecord {
+    Refused(ApiError),
+    /// Its schema has to be looked for first.
+    Waits,
+}
+
+impl NoRecord {
+    /// Why it is not written, once its schemas were looked for.
+    pub(super) fn refusal(self) -> ApiError {
+        match self {
+            Self::Refused(error) => error,
+            Self::Waits => ApiError::new(NO_REGISTRY, "the record's schema was not looked for; send it again"),
+        }
+    }
+}
+
+impl From<ApiError> for NoRecord {
+    fn from(error: ApiError) -> Self {
+        Self::Refused(error)
     }
 }
 
@@ -127,13 +276,19 @@ impl<'a> Data<'a> {
 pub(super) struct Bounds<'a> {
     topic: &'a str,
     partitions: i32,
+    registry: Option<&'a Arc<Registry>>,
     /// Key and value together.
     pub(super) record_bytes: usize,
 }
 
 impl<'a> Bounds<'a> {
-    pub(super) fn of(topic: &'a Topic, record_bytes: usize) -> Self {
-        Self { topic: topic.name(), partitions: topic.partition_count(), record_bytes }
+    pub(super) fn of(topic: &'a Topic, context: &'a Context) -> Self {
+        Self {
+            topic: topic.name(),
+            partitions: topic.partition_count(),
+            registry: context.schemas.as_ref(),
+            record_bytes: context.config.limits.record_bytes,
+        }
     }
 }
 
@@ -148,16 +303,17 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Checks a document. What is not in it as it is goes into `decoded`.
+    /// Checks a document. What is not in it as it is goes into `decoded`; `found` are schemas that were looked for.
     pub(super) fn read(
         document: &RecordDocument<'a>,
         bounds: &Bounds<'_>,
+        found: &[Answered],
         decoded: &mut Vec<u8>,
-    ) -> Result<Self, ApiError> {
+    ) -> Result<Self, NoRecord> {
         if let Some(partition) = document.partition_id
             && !(0..bounds.partitions).contains(&partition)
         {
-            return Err(ApiError::no_partition(bounds.topic, partition, bounds.partitions));
+            return Err(ApiError::no_partition(bounds.topic, partition, bounds.partitions).into());
         }
         let timestamp = match document.timestamp.as_deref() {
             None => None,
@@ -168,13 +324,13 @@ impl<'a> Record<'a> {
         let headers = document.headers.as_deref().filter(|headers| !headers.is_empty()).map(block).transpose()?;
         let part = |data: &Option<Data<'a>>, side, decoded: &mut Vec<u8>| match data {
             None => Ok((Payload::Null, None)),
-            Some(data) => data.read(side, decoded),
+            Some(data) => data.read(side, bounds, found, decoded),
         };
-        let (key, key_part) = part(&document.key, "key", decoded)?;
-        let (value, value_part) = part(&document.value, "value", decoded)?;
+        let (key, key_part) = part(&document.key, Side::Key, decoded)?;
+        let (value, value_part) = part(&document.value, Side::Value, decoded)?;
         let size = key.bytes(decoded).map_or(0, <[u8]>::len) + value.bytes(decoded).map_or(0, <[u8]>::len);
         if size > bounds.record_bytes {
-            return Err(too_large(bounds.record_bytes));
+            return Err(too_large(bounds.record_bytes).into());
         }
         let note = Note { key: key_part, value: value_part, timestamp: timestamp.unwrap_or_default() };
         Ok(Self { key, value, partition: document.partition_id, headers, timestamp, note })
@@ -214,7 +370,7 @@ pub(super) fn refused(error: &ApiError) -> Cause {
 // ---- the answer ----
 
 /// What is remembered of a record until it is answered.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Note {
     key: Option<Part>,
     value: Option<Part>,
@@ -222,10 +378,11 @@ pub(super) struct Note {
     pub(super) timestamp: i64,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Part {
     format: Format,
     size: u32,
+    schema: Option<Arc<Found>>,
 }
 
 /// What all answers of a request say.
@@ -258,10 +415,20 @@ impl Places {
         if let Some(text) = time::format(place.log_append_time.unwrap_or(note.timestamp)) {
             let _ = write!(out, ",\"timestamp\":\"{text}\"");
         }
-        for (name, part) in [("key", note.key), ("value", note.value)] {
-            if let Some(part) = part {
-                let _ = write!(out, ",\"{name}\":{{\"type\":\"{}\",\"size\":{}}}", part.format.name(), part.size);
+        for (name, part) in [("key", &note.key), ("value", &note.value)] {
+            let Some(part) = part else { continue };
+            let _ = write!(out, ",\"{name}\":{{\"type\":\"{}\"", part.format.name());
+            if let Some(found) = &part.schema {
+                if let Some(subject) = &found.subject {
+                    out.extend_from_slice(b",\"subject\":");
+                    write_string(subject, out);
+                }
+                let _ = write!(out, ",\"schema_id\":{}", found.schema.id);
+                if let Some(version) = found.version {
+                    let _ = write!(out, ",\"schema_version\":{version}");
+                }
             }
+            let _ = write!(out, ",\"size\":{}}}", part.size);
         }
         out.push(b'}');
     }

@@ -11,6 +11,9 @@
 //! sends the next record, or all of them at the end. What waits to be answered takes a few words a record; it is charged
 //! to the memory budget, and a client that has more than [`UNREAD_BYTES`] of it unread is read no further until it reads.
 //!
+//! A record whose schema is not known yet waits in `Stream::waiting` until the registry has told it, with what follows it in the
+//! chunk; all others are read without a detour.
+//!
 //! A record that cannot be one gets its own error, and the stream goes on. JSON that is none, a body that breaks off and a
 //! drain end it, with an error as its last line.
 
@@ -29,7 +32,8 @@ use tokio::sync::{Notify, oneshot};
 
 use super::documents::{Broken, DocumentSink, DocumentSplitter};
 use super::record::{
-    Bounds, Note, Places, Record, RecordDocument, not_a_record, refused, told, too_large, write_error,
+    Answered, Bounds, NoRecord, Note, Places, Record, RecordDocument, not_a_record, refused, told, too_large,
+    write_error,
 };
 use crate::config::Verb;
 use crate::http::Context;
@@ -123,6 +127,7 @@ pub(super) async fn produce(
         splitter: DocumentSplitter::new(DOCUMENT_SHARE * context.config.limits.record_bytes + PIECE_BYTES),
         charge: delivery.charge(0),
         scratch: Vec::new(),
+        waiting: Vec::new(),
         decoded_bytes: 0,
         context: context.clone(),
         topic,
@@ -158,6 +163,8 @@ struct Stream {
     charge: Charge,
     /// Where keys and values are decoded.
     scratch: Vec<u8>,
+    /// Documents, of one chunk, that wait for a schema or behind one that does. `None`: one that was too long.
+    waiting: Vec<Option<Vec<u8>>>,
     decoded_bytes: u64,
 }
 
@@ -179,7 +186,7 @@ impl Stream {
             self.chunk(&chunk).await?;
         }
         if let Some(mut decoder) = self.decoder.take() {
-            self.append(decoder.finish().map_err(broken_encoding)?)?;
+            self.append(decoder.finish().map_err(broken_encoding)?).await?;
         }
         self.splitter.finish().map_err(broken)?;
         if self.delivery.summary().lines == 0 {
@@ -200,7 +207,7 @@ impl Stream {
     async fn chunk(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
         let Some(mut decoder) = self.decoder.take() else {
             self.room().await?;
-            return self.append(chunk);
+            return self.append(chunk).await;
         };
         let mut input = chunk;
         loop {
@@ -211,38 +218,64 @@ impl Stream {
                 self.decoder = Some(decoder);
                 return Ok(());
             };
-            self.append(step)?;
+            self.append(step).await?;
         }
     }
 
-    /// Appends the records that end in `chunk`.
-    fn append(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
+    /// Appends the records that end in `chunk`. Those that wait for a schema are appended when it is there, and with them those
+    /// that come after.
+    async fn append(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
         self.decoded_bytes += chunk.len() as u64;
         if let Some(limit) = self.context.config.limits.body_bytes
             && self.decoded_bytes > limit
         {
             return Err(ApiError::too_large(format!("the body is longer than {limit} bytes")));
         }
+        let read = self.with_sink(|sink, splitter| splitter.push(chunk, sink));
+        for document in std::mem::take(&mut self.waiting) {
+            let Some(document) = document else {
+                self.with_sink(|sink, _| sink.long_document());
+                continue;
+            };
+            let mut found = Vec::new();
+            if let Ok(parsed) = serde_json::from_slice::<RecordDocument<'_>>(&document) {
+                parsed.find_schemas(&Bounds::of(&self.topic, &self.context), &mut found).await;
+            }
+            let read = self.with_sink(|sink, _| {
+                let is_read = sink.read(&document, &found)?;
+                if !is_read {
+                    sink.refuse(&NoRecord::Waits.refusal());
+                }
+                Ok(())
+            });
+            read.map_err(broken)?;
+        }
+        read.map_err(broken)
+    }
+
+    /// Runs `work`, which appends records, and accounts for them.
+    fn with_sink<T>(&mut self, work: impl FnOnce(&mut Sink<'_>, &mut DocumentSplitter) -> T) -> T {
         let mut notes = self.pending.notes.borrow_mut();
-        let bounds = Bounds::of(&self.topic, self.context.config.limits.record_bytes);
         let mut sink = Sink {
             // One clock read a chunk.
             now: now_ms(),
+            bounds: Bounds::of(&self.topic, &self.context),
             appender: self.topic.appender(&self.delivery, 0, HeaderBlock::none()),
-            bounds,
             scratch: &mut self.scratch,
+            waiting: &mut self.waiting,
             notes: &mut notes.queue,
             refused: 0,
         };
-        let read = self.splitter.push(chunk, &mut sink);
+        let done = work(&mut sink, &mut self.splitter);
         let refused = sink.refused;
         drop(sink);
         notes.refused += usize::try_from(refused).unwrap_or_default();
         notes.charge();
         drop(notes);
         self.context.metrics.records_refused(refused);
-        self.charge.set(self.splitter.held() + self.scratch.capacity());
-        read.map_err(broken)
+        let waiting: usize = self.waiting.iter().flatten().map(Vec::capacity).sum();
+        self.charge.set(self.splitter.held() + self.scratch.capacity() + waiting);
+        done
     }
 }
 
@@ -257,6 +290,7 @@ struct Sink<'a> {
     bounds: Bounds<'a>,
     now: i64,
     scratch: &'a mut Vec<u8>,
+    waiting: &'a mut Vec<Option<Vec<u8>>>,
     notes: &'a mut VecDeque<Note>,
     refused: u64,
 }
@@ -269,24 +303,26 @@ impl Sink<'_> {
     }
 }
 
-impl DocumentSink for Sink<'_> {
-    fn document(&mut self, document: &[u8]) -> Result<(), Broken> {
+impl Sink<'_> {
+    /// Takes one document. `false`: its schema has to be looked for first.
+    fn read(&mut self, document: &[u8], found: &[Answered]) -> Result<bool, Broken> {
         let document: RecordDocument<'_> = match serde_json::from_slice(document) {
             Ok(document) => document,
             Err(error) => match not_a_record(&error) {
                 Some(error) => {
                     self.refuse(&error);
-                    return Ok(());
+                    return Ok(true);
                 }
                 None => return Err(Broken(format!("a record is no JSON: {error}"))),
             },
         };
         self.scratch.clear();
-        let mut record = match Record::read(&document, &self.bounds, self.scratch) {
+        let mut record = match Record::read(&document, &self.bounds, found, self.scratch) {
             Ok(record) => record,
-            Err(error) => {
+            Err(NoRecord::Waits) => return Ok(false),
+            Err(NoRecord::Refused(error)) => {
                 self.refuse(&error);
-                return Ok(());
+                return Ok(true);
             }
         };
         let timestamp = *record.timestamp.get_or_insert(self.now);
@@ -295,11 +331,24 @@ impl DocumentSink for Sink<'_> {
         let (key, value) = (record.key.bytes(self.scratch), record.value.bytes(self.scratch));
         let headers = record.headers.as_ref().unwrap_or(HeaderBlock::none());
         self.appender.append_with(target(record.partition, key), value, timestamp, headers);
+        Ok(true)
+    }
+}
+
+impl DocumentSink for Sink<'_> {
+    fn document(&mut self, document: &[u8]) -> Result<(), Broken> {
+        if !self.waiting.is_empty() || !self.read(document, &[])? {
+            self.waiting.push(Some(document.to_vec()));
+        }
         Ok(())
     }
 
     fn long_document(&mut self) {
-        self.refuse(&too_large(self.bounds.record_bytes));
+        if self.waiting.is_empty() {
+            self.refuse(&too_large(self.bounds.record_bytes));
+        } else {
+            self.waiting.push(None);
+        }
     }
 }
 

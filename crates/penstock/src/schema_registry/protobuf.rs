@@ -1,0 +1,212 @@
+//! Between Protobuf's JSON mapping and its wire format.
+//!
+//! In front of the message Confluent's serializers write which message of the schema it is: a path of indexes, from the
+//! schema's own messages to those within, as zigzag varints with their number before them. The commonest path, of the first
+//! message, is a single zero byte. Values are written as the first message; any is read.
+
+use std::collections::BTreeMap;
+
+use prost_reflect::prost::Message;
+use prost_reflect::{DynamicMessage, FileDescriptor, MessageDescriptor, SerializeOptions};
+use protox::Compiler;
+use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
+use serde_json::value::RawValue;
+
+/// What the schema's own text is called while it is compiled.
+const OWN: &str = "schema.proto";
+const FIRST_MESSAGE: u8 = 0;
+/// Messages within messages, in a schema.
+const PATH: i64 = 32;
+
+/// The messages of a schema.
+#[derive(Debug)]
+pub(super) struct Protobuf(FileDescriptor);
+
+/// Texts by the names under which they are imported.
+struct Texts(BTreeMap<String, String>);
+
+impl FileResolver for Texts {
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        let text = self.0.get(name).ok_or_else(|| protox::Error::file_not_found(name))?;
+        File::from_source(name, text)
+    }
+}
+
+impl Protobuf {
+    /// Compiles a schema; `imports` are texts by the names under which they are imported.
+    pub(super) fn parse(text: &str, imports: impl IntoIterator<Item = (String, String)>) -> Result<Self, String> {
+        let texts: BTreeMap<_, _> = imports.into_iter().chain([(OWN.to_owned(), text.to_owned())]).collect();
+        if texts.values().any(|text| is_too_deep(text)) {
+            return Err("is nested too deeply".to_owned());
+        }
+        let mut resolver = ChainFileResolver::new();
+        resolver.add(Texts(texts));
+        resolver.add(GoogleFileResolver::new());
+        let mut compiler = Compiler::with_file_resolver(resolver);
+        compiler.include_imports(true).open_file(OWN).map_err(|error| error.to_string())?;
+        let file = compiler.descriptor_pool().get_file_by_name(OWN).ok_or("has no file")?;
+        if file.messages().len() == 0 {
+            return Err("has no message".to_owned());
+        }
+        Ok(Self(file))
+    }
+
+    fn first(&self) -> Option<MessageDescriptor> {
+        self.0.messages().next()
+    }
+
+    /// The full name of the first message.
+    pub(super) fn name(&self) -> Option<String> {
+        self.first().map(|message| message.full_name().to_owned())
+    }
+
+    /// Appends the indexes and the message.
+    pub(super) fn encode(&self, value: &RawValue, out: &mut Vec<u8>) -> Result<(), String> {
+        let descriptor = self.first().ok_or("has no message")?;
+        let mut json = serde_json::Deserializer::from_str(value.get());
+        let message = DynamicMessage::deserialize(descriptor.clone(), &mut json);
+        let message = message.map_err(|error| format!("is no {}: {error}", descriptor.full_name()))?;
+        out.push(FIRST_MESSAGE);
+        message.encode(out).map_err(|error| error.to_string())
+    }
+
+    /// Appends the JSON form of what [`encode`](Self::encode) and its like write, with the fields that have their default, as
+    /// Confluent's proxy writes it.
+    pub(super) fn decode(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        let mut rest = bytes;
+        let descriptor = self.by_path(&mut rest)?;
+        let message = DynamicMessage::decode(descriptor.clone(), rest)
+            .map_err(|error| format!("is no {}: {error}", descriptor.full_name()))?;
+        let options = SerializeOptions::new().skip_default_fields(false);
+        let mut json = serde_json::Serializer::new(out);
+        message
+            .serialize_with_options(&mut json, &options)
+            .map_err(|error| format!("is a {} that JSON cannot tell: {error}", descriptor.full_name()))
+    }
+
+    /// The message that the indexes in front of `rest` name; `rest` is what follows them.
+    fn by_path(&self, rest: &mut &[u8]) -> Result<MessageDescriptor, String> {
+        let count = zigzag(rest)?;
+        if count == 0 {
+            return self.first().ok_or_else(|| "has no message".to_owned());
+        }
+        if !(1..=PATH).contains(&count) {
+            return Err(format!("has a path of {count} messages in its schema"));
+        }
+        let mut found: Option<MessageDescriptor> = None;
+        for _ in 0..count {
+            let at = zigzag(rest)?;
+            let index = usize::try_from(at).unwrap_or(usize::MAX);
+            let next = match &found {
+                None => self.0.messages().nth(index),
+                Some(outer) => outer.child_messages().nth(index),
+            };
+            found = Some(next.ok_or_else(|| format!("names message {at} where its schema has none"))?);
+        }
+        found.ok_or_else(|| "names no message".to_owned())
+    }
+}
+
+fn zigzag(rest: &mut &[u8]) -> Result<i64, String> {
+    let mut number = 0_u64;
+    for shift in (0..35).step_by(7) {
+        let (&byte, after) = rest.split_first().ok_or("ends too early")?;
+        *rest = after;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed());
+        }
+    }
+    Err("names its message by a number of more than 32 bits".to_owned())
+}
+
+/// The compiler's parser is recursive, and bounds messages only. Braces of comments and strings count as well: a schema is
+/// not refused for those that have a partner.
+fn is_too_deep(text: &str) -> bool {
+    const DEPTH: usize = 200;
+    let mut depth = 0_usize;
+    text.bytes().any(|byte| {
+        match byte {
+            b'{' | b'[' | b'<' | b'(' => depth += 1,
+            b'}' | b']' | b'>' | b')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > DEPTH
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(schema: &Protobuf, json: &str) -> Result<Vec<u8>, String> {
+        let mut out = Vec::new();
+        schema.encode(serde_json::from_str(json).expect("JSON"), &mut out).map(|()| out)
+    }
+
+    #[test]
+    fn the_first_message_is_written_behind_its_index() {
+        let text = "syntax = \"proto3\"; package shop; import \"money.proto\"; import \"google/protobuf/timestamp.proto\";\n\
+                    message Order { int64 id = 1; string note = 2; Money sum = 3; google.protobuf.Timestamp at = 4; }\n\
+                    message Other {}";
+        let money = "syntax = \"proto3\"; package shop; message Money { int32 cents = 1; }";
+        let schema = Protobuf::parse(text, [("money.proto".to_owned(), money.to_owned())]).expect("a schema");
+        assert_eq!(schema.name().as_deref(), Some("shop.Order"));
+        let json = "{\"id\":\"150\",\"note\":\"a\",\"sum\":{\"cents\":1},\"at\":\"1970-01-01T00:00:01Z\"}";
+        let bytes = [0, 8, 0x96, 1, 0x12, 1, b'a', 0x1a, 2, 8, 1, 0x22, 2, 8, 1];
+        assert_eq!(encoded(&schema, json), Ok(bytes.to_vec()));
+        assert_eq!(encoded(&schema, "{}"), Ok(vec![0]));
+        for wrong in ["{\"unknown\":1}", "{\"id\":\"x\"}", "[]", "1"] {
+            assert!(encoded(&schema, wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn any_message_of_the_schema_is_read() {
+        let text = "syntax = \"proto3\"; message A { int64 id = 1; string note = 2; message B {} message C { bool ok = 1; } }\n\
+                    message D { bytes raw = 1; }";
+        let schema = Protobuf::parse(text, []).expect("a schema");
+        let read = |bytes: &[u8]| {
+            let mut out = Vec::new();
+            schema.decode(bytes, &mut out).map(|()| String::from_utf8(out).expect("JSON"))
+        };
+        for (bytes, json) in [
+            (&[0, 8, 0x96, 1][..], "{\"id\":\"150\",\"note\":\"\"}"),
+            // The long form of the same path.
+            (&[2, 0, 8, 0x96, 1], "{\"id\":\"150\",\"note\":\"\"}"),
+            (&[2, 2, 0x0a, 1, 0xff], "{\"raw\":\"/w==\"}"),
+            (&[4, 0, 2, 8, 1], "{\"ok\":true}"),
+        ] {
+            assert_eq!(read(bytes).as_deref(), Ok(json), "{bytes:?}");
+        }
+        for wrong in [
+            &[][..],
+            &[2],
+            &[2, 4],
+            &[1, 0],
+            &[4, 2, 0],
+            &[0x80, 0x80, 0x80, 0x80, 0x80, 0],
+            &[0, 8],
+            &[0, 0x12, 1, 0xff],
+            &[0xfe, 0xff, 0xff, 0xff, 0x0f, 0],
+        ] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_schema_that_is_deeper_than_any_does_not_end_the_process() {
+        for (open, close) in [("message A { ", "} "), ("option (x) = { a: [ ", "] } ")] {
+            let text = format!("syntax = \"proto3\"; {}{}", open.repeat(100_000), close.repeat(100_000));
+            assert!(Protobuf::parse(&text, []).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_no_schema_is_told() {
+        for wrong in ["", "message", "syntax = \"proto3\"; import \"gone.proto\"; message A {}", "syntax = \"proto3\";"]
+        {
+            assert!(Protobuf::parse(wrong, []).is_err(), "{wrong}");
+        }
+    }
+}
