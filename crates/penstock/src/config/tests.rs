@@ -454,3 +454,36 @@ fn a_rule_for_an_endpoint_needs_headers_that_tell_it() {
     assert_eq!(config.access[0].identity, Identity::Endpoint("vpce-1".into()));
     assert_eq!((config.access[0].rate_requests, config.access[0].rate_bytes), (Some(5), None));
 }
+
+#[test]
+fn a_registry_has_one_login_that_is_whole_and_goes_over_tls() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("secret"), "s3cret\n").expect("a file in it");
+    let load = |lines: &str| load_in(folder.path(), &format!("{MINIMAL}[schema_registry]\n{lines}\n"), &[]);
+    for lines in [
+        "url = \"http://127.0.0.1:8081\"\nusername = \"bridge\"\npassword_file = \"secret\"",
+        "url = \"https://registry:8081/apis/ccompat/v7\"\ntoken_file = \"secret\"\nregister = false",
+        "url = \"http://registry:8081\"\nsubject_names = \"record\"",
+    ] {
+        let config = load(lines).expect(lines);
+        assert!(!format!("{config:?}").contains("s3cret"));
+        assert!(config.schema_registry.is_some_and(|settings| settings.register != lines.contains("register = false")));
+    }
+    let url = "url = \"https://registry\"";
+    for (lines, told) in [
+        ("register = false".to_owned(), "needs schema_registry.url"),
+        ("url = \"registry\"".to_owned(), "schema_registry.url"),
+        (format!("{url}\nusername = \"a\""), "is required with schema_registry.username"),
+        (format!("{url}\npassword_file = \"secret\""), "is required with schema_registry.password_file"),
+        (
+            format!("{url}\nusername = \"a\"\npassword_file = \"secret\"\ntoken_file = \"secret\""),
+            "excludes a login by name and password",
+        ),
+        (format!("{url}\nusername = \"a:b\"\npassword_file = \"secret\""), "no colon"),
+        (format!("{url}\ntoken_file = \"gone\""), "gone"),
+        ("url = \"http://registry\"\ntoken_file = \"secret\"".to_owned(), "needs https://"),
+    ] {
+        let mistakes = mistakes(load(&lines));
+        assert!(mistakes.len() == 1 && mistakes[0].contains(told), "{lines}: {mistakes:?}");
+    }
+}
