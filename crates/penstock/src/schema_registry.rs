@@ -76,6 +76,16 @@ impl SchemaType {
     fn parse(name: &str) -> Option<Self> {
         [Self::Avro, Self::Json, Self::Protobuf].into_iter().find(|kind| kind.name() == name)
     }
+
+    /// Of a text whose type the registry does not tell. The API leaves it out for Avro; Apicurio Registry 2.6 leaves it out
+    /// always, and wants `$schema` in JSON schemas.
+    fn of_text(text: &str) -> Self {
+        match serde_json::from_str::<serde_json::Value>(text) {
+            Err(_) => Self::Protobuf,
+            Ok(schema) if schema.get("$schema").is_some() => Self::Json,
+            Ok(_) => Self::Avro,
+        }
+    }
 }
 
 /// Why there is no schema.
@@ -361,9 +371,12 @@ impl Registry {
 
     /// Compiles what the registry tells, with all that it refers to.
     async fn described(&self, id: i32, described: Described) -> Result<Arc<Schema>, RegistryError> {
-        let told = described.schema_type.as_deref().unwrap_or("AVRO");
-        let kind = SchemaType::parse(told)
-            .ok_or_else(|| RegistryError::Refused(format!("schema {id} is {told}, which this bridge does not know")))?;
+        let kind = match described.schema_type.as_deref() {
+            None => SchemaType::of_text(&described.schema),
+            Some(told) => SchemaType::parse(told).ok_or_else(|| {
+                RegistryError::Refused(format!("schema {id} is {told}, which this bridge does not know"))
+            })?,
+        };
         let references = self.references(described.references).await?;
         let bytes = described.schema.len() + references.iter().map(|(_, text)| text.len()).sum::<usize>();
         let compiled = compile(kind, described.schema, references).await?;

@@ -25,7 +25,7 @@ pub(super) struct Api(Endpoint);
 #[derive(Debug, Deserialize)]
 pub(super) struct Described {
     pub(super) schema: String,
-    /// Avro where it says nothing.
+    /// Where it says nothing, the text does.
     #[serde(rename = "schemaType")]
     pub(super) schema_type: Option<String>,
     #[serde(default)]

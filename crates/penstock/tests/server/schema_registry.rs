@@ -202,6 +202,24 @@ fn values_are_written_by_their_schema_behind_its_number() {
 }
 
 #[test]
+fn a_registry_that_tells_no_types_is_understood() {
+    run(async {
+        let (bridge, registry) = start("").await;
+        let json_schema = r#"{"$schema":"http://json-schema.org/draft-07/schema#","type":"integer"}"#;
+        for (format, schema, value) in [
+            ("protobuf", PROTO_ORDER, json!({"id": 3})),
+            ("jsonschema", json_schema, json!(3)),
+            ("avro", "\"int\"", json!(3)),
+        ] {
+            let id = registry.lock().expect("alive").register(format, json!({"schema": schema}));
+            let document = json!({"value_schema_id": id, "records": [{"value": value}]});
+            let answer = produce(&bridge, format, &document).await;
+            assert_eq!(answer.status, 200, "{format}: {}", answer.text());
+        }
+    });
+}
+
+#[test]
 fn what_stands_between_a_value_and_its_schema_is_told_and_nothing_is_written() {
     run(async {
         let (bridge, registry) = start("[limits]\nrecord_bytes = 1024\n").await;
