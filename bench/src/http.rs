@@ -1,7 +1,7 @@
 //! The client's side of HTTP/1.1, no more than a load generator needs: requests are written as prepared bytes, answers
-//! are read up to their end.
+//! are read up to their end, or handed on as they come.
 
-use std::{io, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc};
+use std::{io, net::SocketAddr, ops::ControlFlow, path::PathBuf, rc::Rc, sync::Arc};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -91,7 +91,7 @@ impl Connection {
             Some(tls) => Box::new(tls.connect(ServerName::from(server.address.ip()), socket).await?),
             None => Box::new(socket),
         };
-        Ok(Self { io, received: Vec::with_capacity(4096) })
+        Ok(Self { io, received: Vec::with_capacity(16 << 10) })
     }
 
     /// Sends a request and waits for the end of its answer: status and body.
@@ -113,26 +113,78 @@ impl Connection {
         self.io.flush().await
     }
 
-    async fn answer(&mut self) -> io::Result<(u16, &[u8])> {
-        let head_end = loop {
-            if let Some(at) = memchr::memmem::find(&self.received, b"\r\n\r\n") {
-                break at + 4;
+    /// Sends a request and hands on the chunked body of its answer (RFC 9112, section 7.1) as it comes, until it ends or
+    /// `take` has enough: then the connection is good for nothing more. An answer that is not chunked, or not 200, is an
+    /// error.
+    pub(crate) async fn stream(
+        &mut self,
+        request: &Request,
+        mut take: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> io::Result<Head> {
+        self.received.clear();
+        self.send(request).await?;
+        let head = self.head().await?;
+        if head.status != 200 || head.field("transfer-encoding") != Some("chunked") {
+            return Err(malformed(&head.text));
+        }
+        let mut at = head.text.len();
+        loop {
+            let line_end = self.find(at, b"\r\n").await?;
+            let size = std::str::from_utf8(&self.received[at..line_end]).ok();
+            let size = size.and_then(|size| usize::from_str_radix(size, 16).ok());
+            let size = size.ok_or_else(|| malformed("a chunk without a size"))?;
+            at = line_end + 2;
+            let mut left = size;
+            while left > 0 {
+                if at == self.received.len() {
+                    self.received.clear();
+                    at = 0;
+                    self.receive().await?;
+                }
+                let end = self.received.len().min(at + left);
+                if take(&self.received[at..end]).is_break() {
+                    return Ok(head);
+                }
+                left -= end - at;
+                at = end;
             }
-            self.receive().await?;
+            at = self.find(at, b"\r\n").await? + 2;
+            if size == 0 {
+                return Ok(head);
+            }
+        }
+    }
+
+    async fn answer(&mut self) -> io::Result<(u16, &[u8])> {
+        let head = self.head().await?;
+        let length = match head.status {
+            204 => Some(0),
+            _ => head.field("content-length").and_then(|length| length.parse::<usize>().ok()),
         };
-        let malformed = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
-        let head = std::str::from_utf8(&self.received[..head_end]).map_err(|_| malformed("a head that is not text"))?;
-        let status = head.get(9..12).and_then(|status| status.parse().ok());
-        let status: u16 = status.ok_or_else(|| malformed("no status line"))?;
-        let length = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-        });
-        let end = head_end + length.ok_or_else(|| malformed("an answer without a length"))?;
+        let start = head.text.len();
+        let end = start + length.ok_or_else(|| malformed("an answer without a length"))?;
         while self.received.len() < end {
             self.receive().await?;
         }
-        Ok((status, &self.received[head_end..end]))
+        Ok((head.status, &self.received[start..end]))
+    }
+
+    /// Reads up to the end of a head, which stays at the beginning of what was received.
+    async fn head(&mut self) -> io::Result<Head> {
+        let end = self.find(0, b"\r\n\r\n").await? + 4;
+        let text = std::str::from_utf8(&self.received[..end]).map_err(|_| malformed("a head that is not text"))?;
+        let status = text.get(9..12).and_then(|status| status.parse().ok());
+        Ok(Head { status: status.ok_or_else(|| malformed("no status line"))?, text: text.to_owned() })
+    }
+
+    /// Where `what` is, from `start` on; reads until it is there.
+    async fn find(&mut self, start: usize, what: &[u8]) -> io::Result<usize> {
+        loop {
+            if let Some(at) = memchr::memmem::find(&self.received[start..], what) {
+                return Ok(start + at);
+            }
+            self.receive().await?;
+        }
     }
 
     async fn receive(&mut self) -> io::Result<()> {
@@ -141,4 +193,25 @@ impl Connection {
             _ => Ok(()),
         }
     }
+}
+
+/// The head of an answer.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    text: String,
+}
+
+impl Head {
+    /// A field's value by its name, which is compared without regard to case.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.text.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }

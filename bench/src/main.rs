@@ -9,8 +9,11 @@
 //!  native (bench/librdkafka), ProducerPerformance ───────────────────┘
 //! ```
 //!
+//! and the other way round: `read` instead of `load`, kcat and a consumer on librdkafka natively.
+//!
 //! - [`payload`]: the records, a file of NDJSON that all contenders send
 //! - [`load`]: uploads and lone POSTs, closed loop or paced; on [`http`] and [`pace`]
+//! - [`read`]: readers of all that a topic holds, by each of the ways there are
 //! - [`idle`]: what an idle connection holds
 //! - [`counts`]: system calls and allocations
 //! - [`null_broker`]: acknowledges and discards, to take the broker out of the measurement
@@ -27,6 +30,7 @@ mod load;
 mod null_broker;
 mod pace;
 mod payload;
+mod read;
 mod rtt;
 mod run;
 
@@ -52,6 +56,8 @@ enum Command {
     Payload(payload::Options),
     /// Sends requests to a bridge and reports rate and latency
     Load(load::Options),
+    /// Reads all records of a topic from a bridge and reports the rate
+    Read(read::Options),
     /// Measures what an idle connection holds of a bridge's memory
     Idle(idle::Options),
     /// Acknowledges Produce requests and discards the records
@@ -68,6 +74,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Payload(options) => payload::run(&options),
         Command::Load(options) => load::run(&options),
+        Command::Read(options) => read::run(&options),
         Command::Idle(options) => idle::run(&options),
         Command::NullBroker(options) => null_broker::run(&options),
         Command::Rtt(options) => rtt::run(&options),
@@ -82,7 +89,7 @@ fn main() -> ExitCode {
 struct Report {
     /// HTTP requests that were answered with 200.
     requests: u64,
-    /// Records that were acknowledged.
+    /// Records that were acknowledged, or read.
     records: u64,
     /// From the first byte to the last answer.
     seconds: f64,

@@ -2,10 +2,13 @@
 
 use std::{
     collections::HashMap,
+    io::Read,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::Duration,
 };
 
+use clap::ValueEnum as _;
 use penstock_tests::{
     bridge::{Bridge, Settings},
     distribution::Version,
@@ -13,6 +16,7 @@ use penstock_tests::{
     process::Process,
     tls::certificates,
 };
+use tokio::time::Instant;
 
 use super::{
     Options, Step,
@@ -20,7 +24,7 @@ use super::{
     kernel::{self, Cpu},
     scenario::{Contender, Scenario, Shape, Traffic},
 };
-use crate::Report;
+use crate::{Report, read::Via};
 
 /// How long a program may take to start on a busy machine.
 pub(crate) const START: Duration = Duration::from_secs(60);
@@ -85,6 +89,9 @@ impl<'a> Contenders<'a> {
             Contender::Penstock { tls, .. } | Contender::Afternoon { tls, .. } => {
                 self.through_server(contender, tls, step, topic)
             }
+            Contender::Reader { via } => self.read(contender, via, topic),
+            Contender::NativeReader => self.native_read(topic),
+            Contender::Kcat => self.kcat(topic),
             Contender::Native => self.native(topic),
             Contender::RoundTrip => self.round_trip(step, topic),
             Contender::Java => self.java(topic),
@@ -126,23 +133,79 @@ impl<'a> Contenders<'a> {
                 add(&["--topics", &topics.to_string()]);
             }
             Step::Whole(Traffic::Idle { rate }) => add(&["--rate", &rate.to_string(), "--seconds", &seconds]),
+            Step::Whole(Traffic::Read) => unreachable!("nothing is sent there"),
             Step::Share { connections, share } => {
                 let rate = share * peak?;
                 add(&["--connections", &connections.to_string(), "--seconds", &seconds, "--rate", &rate.to_string()]);
             }
         }
-        let mut load = Program::start(&this_program(), &arguments)?;
-        let (before, generator) = (Cpu::of(pid), Cpu::of(load.pid()));
-        let report = load.finish()?;
-        let (cpu, generator) = (Cpu::of(pid).since(&before), Cpu::of(load.pid()).since(&generator));
+        let measured = beside(pid, &arguments)?;
         if let Step::Whole(Traffic::Lone { .. }) = step {
-            self.peak = Some(report.per_second());
+            self.peak = Some(measured.report.per_second());
         }
-        Some(Measured { report, cpu, peak_mib: kernel::peak_mib(pid), generator, broker: Duration::ZERO })
+        Some(measured)
+    }
+
+    /// Writes what [`Traffic::Read`] reads.
+    pub(crate) fn fill(&self, topic: &str) {
+        self.native(topic).expect("librdkafka writes to the topic");
+    }
+
+    fn read(&mut self, contender: Contender, via: Via, topic: &str) -> Option<Measured> {
+        let (records, partitions) = (self.records(contender).to_string(), self.scenario.partitions.to_string());
+        let via = via.to_possible_value().expect("no way is skipped");
+        let server = self.server(contender);
+        let ca = certificates().ca.display().to_string();
+        let mut arguments = strings(&["read", "--wait", "--address", &server.address, "--ca", &ca, "--topic", topic]);
+        arguments.extend(strings(&["--partitions", &partitions, "--records", &records, "--via", via.get_name()]));
+        beside(server.pid, &arguments)
+    }
+
+    fn native_read(&self, topic: &str) -> Option<Measured> {
+        let records = self.records(Contender::NativeReader).to_string();
+        let partitions = self.scenario.partitions.to_string();
+        let arguments = ["read", "--bootstrap", self.bootstrap, "--topic", topic, "--partitions", &partitions];
+        alone(&self.options.librdkafka, &strings(&[&arguments[..], &["--records", &records]].concat()))
+    }
+
+    /// kcat begins at once and ends by itself: its start is in the figures, and what it took is read before it is waited
+    /// for.
+    fn kcat(&self, topic: &str) -> Option<Measured> {
+        let begun = Instant::now();
+        let mut child = Command::new("kcat")
+            .args(["-C", "-q", "-o", "beginning", "-e", "-b", self.bootstrap, "-t", topic])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("kcat is installed: apt-get install kcat");
+        let pid = child.id();
+        let mut output = child.stdout.take().expect("stdout is piped");
+        let (mut piece, mut records, mut peak_mib, mut pieces) = (vec![0; 64 << 10], 0, 0.0_f64, 0_u64);
+        loop {
+            let length = output.read(&mut piece).expect("a pipe can be read");
+            if length == 0 {
+                break;
+            }
+            records += memchr::memchr_iter(b'\n', &piece[..length]).count() as u64;
+            if pieces.is_multiple_of(256) {
+                peak_mib = kernel::peak_mib(pid).max(peak_mib);
+            }
+            pieces += 1;
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        eventually("kcat ends", RUN, || kernel::has_ended(pid).then_some(()));
+        let cpu = kernel::cpu_in_ticks(pid);
+        let ended = child.wait().expect("it is our child");
+        let report = Report { requests: 0, records, seconds, latency: None };
+        ended.success().then_some(Measured { report, cpu, peak_mib, generator: Duration::ZERO, broker: Duration::ZERO })
     }
 
     fn server(&mut self, contender: Contender) -> &Server {
         let Self { bootstrap, options, .. } = *self;
+        let contender = match contender {
+            // All ways of reading meet one bridge.
+            Contender::Reader { .. } => Contender::Penstock { tls: true, workers: 1 },
+            contender => contender,
+        };
         self.servers.entry(contender.to_string()).or_insert_with(|| match contender {
             Contender::Penstock { tls, workers } => {
                 let mut settings = Settings::new(bootstrap).set("runtime.workers", &workers.to_string());
@@ -168,7 +231,7 @@ impl<'a> Contenders<'a> {
                 let pid = process.pid();
                 Server { address, pid, _process: Either::Afternoon { _process: process } }
             }
-            Contender::Native | Contender::Java | Contender::RoundTrip => unreachable!("these are no servers"),
+            _ => unreachable!("the others are no servers"),
         })
     }
 
@@ -270,14 +333,25 @@ impl<'a> Contenders<'a> {
     /// So many that a run takes some seconds; a multiple of four.
     fn records(&self, contender: Contender) -> u64 {
         let (bytes, most) = match contender {
+            // Whoever reads finds what was written once.
+            _ if self.scenario.traffic == Traffic::Read => (400_000_000, 2_000_000),
             Contender::Penstock { .. } => (800_000_000, 6_000_000),
             Contender::Native => (400_000_000, 3_000_000),
             Contender::Java => (500_000_000, 4_000_000),
-            Contender::Afternoon { .. } | Contender::RoundTrip => (300_000_000, 1_500_000),
+            _ => (300_000_000, 1_500_000),
         };
         let quick = if self.options.quick || self.options.scaling { 4 } else { 1 };
         (bytes / self.scenario.record_bytes as u64).min(most) / quick / 4 * 4
     }
+}
+
+/// Runs a part of this program against the server `pid`, which is what is measured.
+fn beside(pid: u32, arguments: &[String]) -> Option<Measured> {
+    let mut program = Program::start(&this_program(), arguments)?;
+    let (before, generator) = (Cpu::of(pid), Cpu::of(program.pid()));
+    let report = program.finish()?;
+    let (cpu, generator) = (Cpu::of(pid).since(&before), Cpu::of(program.pid()).since(&generator));
+    Some(Measured { report, cpu, peak_mib: kernel::peak_mib(pid), generator, broker: Duration::ZERO })
 }
 
 /// Runs a program that is itself what is measured.

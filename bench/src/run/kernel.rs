@@ -35,6 +35,12 @@ pub(crate) fn cpu_in_ticks(pid: u32) -> Duration {
     Duration::from_millis(10 * ticks.sum::<u64>())
 }
 
+/// Whether a child has ended that nobody has waited for yet.
+pub(crate) fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z')
+}
+
 /// The most memory that a process ever had resident, in MiB; 0 when it is gone.
 pub(crate) fn peak_mib(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -11,7 +11,7 @@ use super::{
     contender::Measured,
     kernel,
     plot::{self, Panel},
-    scenario::{Contender, Scenario, Traffic},
+    scenario::{Contender, Scenario},
 };
 use crate::Latency;
 
@@ -145,8 +145,7 @@ impl Results {
         out.push_str(
             "| | runs | CPU per record | ratio | records/s | ratio | cores: it, generator, broker | peak MiB |",
         );
-        // An upload is one request; its latency says nothing.
-        let latencies = !matches!(table[0].traffic, Traffic::Upload(_));
+        let latencies = table[0].traffic.has_latency();
         out.push_str(if latencies { " p50 | p99 | p99.9 | max |\n" } else { "\n" });
         out.push_str("|---|---|---|---|---|---|---|---|");
         out.push_str(if latencies { "---|---|---|---|\n" } else { "\n" });
@@ -194,7 +193,7 @@ impl Results {
             let panel = |title, write, value| Panel { title, bars: bars(value), write };
             let mut panels =
                 vec![panel("CPU per record", time, |row| row.cpu_ns), panel("records/s", count, |row| row.rate)];
-            if !matches!(scenario.traffic, Traffic::Upload(_)) {
+            if scenario.traffic.has_latency() {
                 panels.push(panel("latency, p50", time, |row| row.latency.unwrap_or_default().p50 * 1e3));
                 panels.push(panel("latency, p99", time, |row| row.latency.unwrap_or_default().p99 * 1e3));
             }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::read::Via;
+
 /// One row of docs/benchmarks.md per contender.
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
@@ -32,8 +34,17 @@ pub(crate) enum Traffic {
     Lone { connections: usize, topics: usize },
     /// One record a request, so many a second, on one connection: an idle bridge.
     Idle { rate: f64 },
+    /// All records of a topic, as fast as they come.
+    Read,
     /// Lone records, open loop, at these shares of the peak that a `Lone` round finds first.
     Paced { connections: usize, shares: [f64; 3] },
+}
+
+impl Traffic {
+    /// Whether a single request's latency says something: an upload is one request, a read is as long as one likes.
+    pub(crate) fn has_latency(&self) -> bool {
+        !matches!(self, Self::Upload(_) | Self::Read)
+    }
 }
 
 /// How an upload is cut.
@@ -57,6 +68,12 @@ pub(crate) enum Contender {
     Afternoon { tls: bool, linger_ms: u32 },
     /// Our own client, one record at a time.
     RoundTrip,
+    /// The bridge, read from over TLS.
+    Reader { via: Via },
+    /// librdkafka's consumer without a bridge.
+    NativeReader,
+    /// The command line client on librdkafka, which writes records to a pipe.
+    Kcat,
 }
 
 impl fmt::Display for Contender {
@@ -69,6 +86,11 @@ impl fmt::Display for Contender {
             Self::Java => f.write_str("ProducerPerformance native"),
             Self::Afternoon { tls, linger_ms } => write!(f, "afternoon {} linger {linger_ms} ms", transport(tls)),
             Self::RoundTrip => f.write_str("Kafka round trip"),
+            Self::Reader { via: Via::Partitions } => f.write_str("penstock TLS partition reads"),
+            Self::Reader { via: Via::Group } => f.write_str("penstock TLS group stream"),
+            Self::Reader { via: Via::V2 } => f.write_str("penstock TLS v2 JSON"),
+            Self::NativeReader => f.write_str("librdkafka native"),
+            Self::Kcat => f.write_str("kcat"),
         }
     }
 }
@@ -101,6 +123,11 @@ pub(crate) fn all() -> Vec<Scenario> {
         |name, about, traffic, contenders: &[Contender]| Scenario { traffic, ..upload(name, about, 1024, contenders) };
     let everyone = [Contender::Native, TLS, PLAIN, AFTERNOON, Contender::Java];
     let keyed = Shape { keyed: true, ..Shape::default() };
+    let reader = |via| Contender::Reader { via };
+    let readers =
+        [Contender::Kcat, Contender::NativeReader, reader(Via::Partitions), reader(Via::Group), reader(Via::V2)];
+    let read =
+        |name, about, record_bytes| Scenario { traffic: Traffic::Read, ..upload(name, about, record_bytes, &readers) };
     vec![
         upload("ndjson-100", "NDJSON, 100 B a record", 100, &everyone),
         upload("ndjson-1k", "NDJSON, 1 KiB a record", 1024, &everyone),
@@ -128,6 +155,8 @@ pub(crate) fn all() -> Vec<Scenario> {
             Traffic::Paced { connections: 64, shares: [0.5, 0.7, 0.9] },
             &[TLS],
         ),
+        read("read-100", "reading, 100 B a record", 100),
+        read("read-1k", "reading, 1 KiB a record", 1024),
         shaped("length-100", "Content-Length, TLS records of 16 KiB", Shape::default()),
         shaped("chunk64k-100", "chunks of 64 KiB", Shape { chunk_bytes: Some(64 << 10), ..Shape::default() }),
         shaped("chunkline-100", "one line a chunk", Shape { chunk_bytes: Some(101), ..Shape::default() }),
