@@ -1,7 +1,7 @@
 //! End-to-end tests: real clients, the real bridge, a real Apache Kafka. One binary, so that clusters are shared.
 //!
 //! In reading order: the main job ([`uploads`], [`lines`], [`records`], [`keys`], [`progress`], [`encodings`],
-//! [`codecs`]), what is around it ([`topics`], [`reads`], [`groups`], [`confluent`], [`confluent_v3`], [`openapi`], [`management`], [`configuration`], [`drain`],
+//! [`codecs`]), what is around it ([`topics`], [`reads`], [`groups`], [`confluent`], [`confluent_v3`], [`schemas`], [`openapi`], [`management`], [`configuration`], [`drain`],
 //! [`fleet`], [`front_door`], [`authentication`], [`identities`]), then size and failure ([`connections`], [`large`], [`overload`], [`brokers`]), the command line
 //! ([`upload_command`], [`tail_command`]), and the [`fixture`] itself.
 
@@ -28,6 +28,7 @@ mod overload;
 mod progress;
 mod reads;
 mod records;
+mod schemas;
 mod support;
 mod tail_command;
 mod topics;

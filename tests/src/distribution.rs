@@ -1,4 +1,4 @@
-//! Apache Kafka's jars, fetched from Maven Central once and kept in a cache folder.
+//! Apache Kafka's jars and Apicurio Registry, fetched from Maven Central once and kept in a cache folder.
 //!
 //! The folder is `$PENSTOCK_TEST_CACHE`, else `penstock` beneath `$XDG_CACHE_HOME` or `~/.cache`. A lock file makes
 //! parallel tests fetch once; a fetch goes into a folder of another name that is renamed when it is whole, so one that
@@ -53,7 +53,13 @@ impl Version {
         static PATHS: [OnceLock<String>; 3] = [const { OnceLock::new() }; 3];
         PATHS[self as usize].get_or_init(|| {
             check_java();
-            format!("{}/*", fetched(self).display())
+            // Another list of artifacts is another folder.
+            let name = format!("kafka-{self}-{:08x}", checksum(self.artifacts()));
+            let fetched = fetched(&name, |scratch, libs| {
+                fs::write(scratch.join("pom.xml"), pom(self)).expect("the cache folder can be written");
+                vec!["dependency:copy-dependencies".to_owned(), format!("-DoutputDirectory={}", libs.display())]
+            });
+            format!("{}/*", fetched.display())
         })
     }
 }
@@ -79,37 +85,56 @@ fn check_java() {
     assert!(major.is_some_and(|major| major >= 17), "Java 17 or newer is needed, not: {text}Install it: {INSTALL}");
 }
 
-fn fetched(version: Version) -> PathBuf {
-    let cache = cache_dir();
-    fs::create_dir_all(&cache).unwrap_or_else(|error| panic!("{}: {error}", cache.display()));
-    // Another list of artifacts is another folder.
-    let whole = cache.join(format!("kafka-{version}-{:08x}", checksum(version.artifacts())));
-    let lock = File::create(cache.join("lock")).unwrap_or_else(|error| panic!("{}: {error}", cache.display()));
-    lock.lock().unwrap_or_else(|error| panic!("{}: cannot be locked: {error}", cache.display()));
-    if !whole.is_dir() {
-        fetch(version, &cache.join(format!("fetching-{version}")), &whole);
-    }
-    whole
+/// The jar that starts Apicurio Registry, a Schema Registry that others wrote, which keeps its schemas in memory; fetches it
+/// where the cache has none.
+///
+/// Panics, with what to install, when Java or Maven is missing or the fetch fails.
+pub fn apicurio_registry() -> &'static Path {
+    const VERSION: &str = "2.6.13.Final";
+    static JAR: OnceLock<PathBuf> = OnceLock::new();
+    JAR.get_or_init(|| {
+        check_java();
+        let fetched = fetched(&format!("apicurio-registry-{VERSION}"), |_, folder| {
+            vec![
+                "dependency:unpack".to_owned(),
+                format!("-Dartifact=io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all"),
+                format!("-DoutputDirectory={}", folder.display()),
+            ]
+        });
+        // Its class path is the folder lib beside it.
+        fetched.join(format!("apicurio-registry-app-{VERSION}-runner.jar"))
+    })
 }
 
-fn fetch(version: Version, scratch: &Path, whole: &Path) {
-    let _ = fs::remove_dir_all(scratch);
-    let libs = scratch.join("libs");
-    fs::create_dir_all(scratch).expect("the cache folder can be written");
-    fs::write(scratch.join("pom.xml"), pom(version)).expect("the cache folder can be written");
+/// The folder `name` of the cache. Where it is not there Maven is run in a scratch folder, with the arguments that `prepare`
+/// returns for that folder and the one which it has to fill.
+fn fetched(name: &str, prepare: impl FnOnce(&Path, &Path) -> Vec<String>) -> PathBuf {
+    let cache = cache_dir();
+    fs::create_dir_all(&cache).unwrap_or_else(|error| panic!("{}: {error}", cache.display()));
+    let whole = cache.join(name);
+    let lock = File::create(cache.join("lock")).unwrap_or_else(|error| panic!("{}: {error}", cache.display()));
+    lock.lock().unwrap_or_else(|error| panic!("{}: cannot be locked: {error}", cache.display()));
+    if whole.is_dir() {
+        return whole;
+    }
+    let scratch = cache.join(format!("fetching-{name}"));
+    let _ = fs::remove_dir_all(&scratch);
+    fs::create_dir_all(&scratch).expect("the cache folder can be written");
+    let filled = scratch.join("whole");
     let fetched = Command::new("mvn")
-        .args(["-q", "-B", "dependency:copy-dependencies"])
-        .arg(format!("-DoutputDirectory={}", libs.display()))
-        .current_dir(scratch)
+        .args(["-q", "-B"])
+        .args(prepare(&scratch, &filled))
+        .current_dir(&scratch)
         .output()
         .unwrap_or_else(|error| panic!("mvn cannot be run ({error}). Install it: {INSTALL}"));
     assert!(
         fetched.status.success(),
-        "Apache Kafka {version} could not be fetched from Maven Central (installed by {INSTALL}):\n{}",
+        "{name} could not be fetched from Maven Central (installed by {INSTALL}):\n{}",
         String::from_utf8_lossy(&fetched.stdout),
     );
-    fs::rename(&libs, whole).expect("both are in the cache folder");
-    let _ = fs::remove_dir_all(scratch);
+    fs::rename(&filled, &whole).expect("both are in the cache folder");
+    let _ = fs::remove_dir_all(&scratch);
+    whole
 }
 
 fn pom(version: Version) -> String {

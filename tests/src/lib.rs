@@ -5,9 +5,10 @@
 //! it, talk to it with `curl` ([`tools`]) or, where single bytes on the wire matter, with [`https`], and look at the
 //! topic with `kcat` or Kafka's own console consumer.
 //!
-//! * [`distribution`]: Apache Kafka's jars, fetched once into a cache folder
+//! * [`distribution`]: Apache Kafka's jars and Apicurio Registry, fetched once into a cache folder
 //! * [`process`]: child processes that cannot outlive the test
 //! * [`kafka`]: clusters of one or three brokers on free loopback ports
+//! * [`registry`]: a Schema Registry that others wrote
 //! * [`proxy`]: a TCP proxy for the way to a broker, which loses, delays and breaks
 //! * [`msk`]: the door of a broker that takes signatures of AWS, and bounds sessions
 //! * [`nlb`]: a load balancer that behaves as AWS's do, and VPC endpoints in front of it
@@ -32,6 +33,7 @@ pub mod msk;
 pub mod nlb;
 pub mod process;
 pub mod proxy;
+pub mod registry;
 pub mod shared;
 pub mod tls;
 pub mod tools;
