@@ -17,4 +17,5 @@ mod refusals;
 mod schema_registry;
 mod telemetry;
 mod tls;
+mod tokens;
 mod topics;
