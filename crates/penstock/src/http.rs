@@ -173,7 +173,10 @@ impl Session {
         };
         let header = request.headers().get(AUTHORIZATION).cloned();
         let mut response = match self.identify(authenticator, request.headers()).await {
-            Ok(caller) => run(&self.context, &caller, operation, request).await,
+            Ok(caller) => {
+                scope::current(|scope| scope.is_by(&caller));
+                run(&self.context, &caller, operation, request).await
+            }
             Err(error) => respond::error(&error),
         };
         if response.status() == StatusCode::UNAUTHORIZED {

@@ -602,8 +602,8 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Boolean,
         Default::Value("false"),
         "A line for each request, under the target `requests`, whatever `log.level` says: method, path (without its \
-         query), operation, topic, status, bytes, time, caller, trace id, and what became of its records. It costs about \
-         as much as a small request itself; nothing when it is off.",
+         query), operation, topic, status, bytes, time, caller (its user too, if the request proved one), trace id, and \
+         what became of its records. It costs about as much as a small request itself; nothing when it is off.",
     ),
     key(
         "telemetry.otlp_endpoint",

@@ -42,6 +42,7 @@ struct Details {
     operation: &'static str,
     method: Method,
     path: String,
+    /// By its connection.
     caller: Rc<Caller>,
     meter: Meter,
     scope: Rc<Scope>,
@@ -105,6 +106,7 @@ impl Details {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let (bytes_in, bytes_out) = self.meter.read();
         let outcomes = self.scope.outcomes();
+        let caller = self.scope.caller().unwrap_or_else(|| self.caller.clone());
         tracing::info!(
             target: crate::log::REQUESTS,
             method = %Printable(self.method.as_str()),
@@ -115,7 +117,7 @@ impl Details {
             bytes_in,
             bytes_out,
             took_us,
-            caller = %Printable(&self.caller.to_string()),
+            caller = %Printable(&caller.to_string()),
             trace_id = %format_args!("{:032x}", self.scope.trace.context.trace_id),
             records_written = outcomes.map(|outcomes| outcomes.written),
             records_not_written = outcomes.map(|outcomes| outcomes.not_written),

@@ -12,6 +12,7 @@ use kafka_records::HeaderBlock;
 use produce_pipeline::Delivery;
 
 use super::trace_context::{TRACESTATE, TraceContext};
+use crate::http::caller::Caller;
 
 tokio::task_local! {
     static CURRENT: Rc<Scope>;
@@ -37,6 +38,7 @@ pub(crate) fn current<T>(look: impl FnOnce(&Rc<Scope>) -> T) -> Option<T> {
 pub(crate) struct Scope {
     pub(crate) trace: Trace,
     topic: RefCell<Option<Box<str>>>,
+    caller: RefCell<Option<Rc<Caller>>>,
     settled: Cell<Outcomes>,
     deliveries: RefCell<Vec<Delivery>>,
 }
@@ -89,7 +91,13 @@ impl Outcomes {
 
 impl Scope {
     pub(super) fn new(trace: Trace) -> Self {
-        Self { trace, topic: RefCell::default(), settled: Cell::default(), deliveries: RefCell::default() }
+        Self {
+            trace,
+            topic: RefCell::default(),
+            caller: RefCell::default(),
+            settled: Cell::default(),
+            deliveries: RefCell::default(),
+        }
     }
 
     /// The request is about this topic. The last one counts.
@@ -99,6 +107,16 @@ impl Scope {
 
     pub(crate) fn topic(&self) -> Option<Box<str>> {
         self.topic.borrow().clone()
+    }
+
+    /// The request has proved that this caller sends it.
+    pub(crate) fn is_by(&self, caller: &Rc<Caller>) {
+        *self.caller.borrow_mut() = Some(caller.clone());
+    }
+
+    /// Who has proved to send it. `None`: nobody, or nothing more than the connection says.
+    pub(crate) fn caller(&self) -> Option<Rc<Caller>> {
+        self.caller.borrow().clone()
     }
 
     /// What becomes of these records is part of what becomes of the request.

@@ -20,6 +20,11 @@ use crate::harness::{Bridge, Client, TOPIC, run};
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const SENDER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const PATH: &str = "/v1/topics/events/records";
+/// "open sesame", as cheap as Argon2 gets.
+const SESAME: &str = "$argon2id$v=19$m=64,t=1,p=2$c2FsdHNhbHRzYWx0$gBy48zpBVhe6990hHX7cw7qhuHkeE+hR";
+/// alice with that password, and with another.
+const ALICE: &str = "Basic YWxpY2U6b3BlbiBzZXNhbWU=";
+const WRONG: &str = "Basic YWxpY2U6d3Jvbmc=";
 
 /// `penstock serve`, whose standard error is the log.
 struct Process {
@@ -122,6 +127,32 @@ fn a_request_leaves_one_line_that_tells_all_but_its_data() {
         assert_eq!((&unknown["operation"], &unknown["status"]), (&"none".into(), &404.into()), "{unknown}");
         assert_eq!(unknown["trace_id"].as_str().map(str::len), Some(32), "a trace of its own: {unknown}");
         assert_eq!(unknown.get("records_written"), None, "{unknown}");
+    });
+}
+
+#[test]
+fn a_request_is_logged_as_its_own_user() {
+    run(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let users = folder.path().join("users");
+        std::fs::write(&users, format!("alice:{SESAME}\n")).expect("written");
+        let process = Process::start(&format!(
+            "[log]\nrequests = true\nlevel = \"error\"\n[auth]\nusers_file = {:?}\n\
+             [[access]]\nidentity = \"user:alice\"\ntopics = [\"{TOPIC}\"]\nallow = [\"produce\"]\n",
+            users.display().to_string()
+        ))
+        .await;
+        let mut client = process.client().await;
+        assert_eq!(client.request("POST", PATH, &[("Authorization", ALICE)], b"x").await.status, 200);
+        assert_eq!(client.request("POST", PATH, &[("Authorization", WRONG)], b"x").await.status, 401);
+        assert_eq!(client.request("POST", PATH, &[], b"x").await.status, 401);
+        drop(client);
+        let lines = requests(&process.stopped().await);
+        let callers: Vec<_> = lines.iter().filter_map(|line| line["caller"].as_str()).collect();
+        assert_eq!(callers.len(), 3, "{lines:?}");
+        assert!(callers[0].ends_with(" as user:alice"), "{callers:?}");
+        // Nobody's word but a proof counts, and one on a connection is for its own request alone.
+        assert!(callers[1..].iter().all(|caller| !caller.contains("user:")), "{callers:?}");
     });
 }
 
