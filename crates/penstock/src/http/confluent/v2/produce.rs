@@ -150,12 +150,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Record<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record<'a>, A::Error> {
                 let mut record = Record::default();
-                let mut seen = Vec::new();
+                let mut seen = 0_u8;
                 while let Some(name) = map.next_key::<Member>()? {
-                    if seen.contains(&name) {
+                    let this = 1 << name as u8;
+                    if seen & this != 0 {
                         return Err(A::Error::custom(format!("a record has two members {name:?}").to_lowercase()));
                     }
-                    seen.push(name);
+                    seen |= this;
                     match name {
                         Member::Key => record.key = map.next_value()?,
                         Member::Value => record.value = map.next_value()?,
@@ -171,7 +172,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Record<'a> {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Member {
     Key,
