@@ -23,7 +23,7 @@ use super::caller::Caller;
 use super::error::ApiError;
 use super::group_stream::take_isolation;
 use super::params::Query;
-use super::record_lines::{PIECE_BYTES, ValueFormat, write_line};
+use super::record_lines::{PIECE_BYTES, ValueFormat, empty_piece, write_line};
 use super::respond::{NDJSON, Response};
 use super::topics::topic_info;
 use crate::config::Verb;
@@ -261,13 +261,16 @@ struct RecordLines {
 
 impl PieceStream for RecordLines {
     fn poll_next(&mut self, _cx: &mut std::task::Context<'_>) -> Poll<Option<Bytes>> {
-        let mut piece = Vec::new();
+        if self.records.len() == 0 {
+            return Poll::Ready(None);
+        }
+        let mut piece = empty_piece();
         while piece.len() < PIECE_BYTES
             && let Some(record) = self.records.next()
         {
             write_line(&mut piece, self.partition, &record, self.format);
         }
-        Poll::Ready((!piece.is_empty()).then(|| piece.into()))
+        Poll::Ready(Some(piece.into()))
     }
 }
 

@@ -36,7 +36,7 @@ use super::error::ApiError;
 use super::group_memory::GroupMemory;
 use super::groups::{Registered, check_group_name};
 use super::params::Query;
-use super::record_lines::{PIECE_BYTES, ValueFormat, write_line};
+use super::record_lines::{PIECE_BYTES, ValueFormat, empty_piece, write_line};
 use super::respond::{NDJSON, Response, json_line};
 use super::topics::topic_info;
 use crate::config::Verb;
@@ -264,7 +264,10 @@ struct RecordStream {
 impl RecordStream {
     /// A piece of what was taken; `None`: all of it has been written.
     fn piece(&mut self) -> Option<Bytes> {
-        let mut piece = Vec::new();
+        if self.current.is_none() && self.taken.len() == 0 {
+            return None;
+        }
+        let mut piece = empty_piece();
         while piece.len() < PIECE_BYTES {
             let Some(Current { partition, next_offset, records, .. }) = &mut self.current else {
                 let Some(PartitionRecords { partition, records, next_offset, held, .. }) = self.taken.next() else {

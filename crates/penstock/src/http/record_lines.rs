@@ -13,6 +13,11 @@ use super::params::Query;
 /// Lines are handed to the connection in pieces of about this size.
 pub(super) const PIECE_BYTES: usize = 32 * 1024;
 
+/// An empty piece, which has room for lines up to [`PIECE_BYTES`] and for the end of the one that passes it.
+pub(super) fn empty_piece() -> Vec<u8> {
+    Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 8)
+}
+
 /// How a value is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ValueFormat {
@@ -35,8 +40,12 @@ impl ValueFormat {
 
 /// Writes one record as a JSON line.
 pub(super) fn write_line(out: &mut Vec<u8>, partition: i32, record: &ReadRecord, format: ValueFormat) {
-    let head = format!("{{\"partition\":{partition},\"offset\":{},\"timestamp\":{}", record.offset, record.timestamp);
-    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(b"{\"partition\":");
+    write_number(out, partition.into());
+    out.extend_from_slice(b",\"offset\":");
+    write_number(out, record.offset);
+    out.extend_from_slice(b",\"timestamp\":");
+    write_number(out, record.timestamp);
     // Keys are names much more often than documents: text wherever they are text.
     let key_format = if format == ValueFormat::Base64 { ValueFormat::Base64 } else { ValueFormat::Text };
     write_member(out, "key", record.key.as_deref(), key_format);
@@ -64,7 +73,9 @@ pub(super) fn write_line(out: &mut Vec<u8>, partition: i32, record: &ReadRecord,
 
 /// Writes `,"name":…`, and `,"name_encoding":"base64"` where the bytes are not what the format asks for.
 fn write_member(out: &mut Vec<u8>, name: &str, bytes: Option<&[u8]>, format: ValueFormat) {
-    out.extend_from_slice(format!(",\"{name}\":").as_bytes());
+    for part in [",\"", name, "\":"] {
+        out.extend_from_slice(part.as_bytes());
+    }
     let Some(bytes) = bytes else {
         out.extend_from_slice(b"null");
         return;
@@ -91,6 +102,11 @@ fn one_line(document: &[u8]) -> Cow<'_, [u8]> {
     }
     let space = |&byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte };
     Cow::Owned(document.iter().map(space).collect())
+}
+
+/// Writes a number, without the text between that `format!` makes.
+pub(super) fn write_number(out: &mut Vec<u8>, number: i64) {
+    serde_json::to_writer(out, &number).expect("a vector takes what is written, and a number is JSON");
 }
 
 fn write_string(out: &mut Vec<u8>, text: &str) {

@@ -22,6 +22,7 @@ use crate::http::confluent::media;
 use crate::http::confluent::schema::{self, Deserializer};
 use crate::http::error::ApiError;
 use crate::http::params::Query;
+use crate::http::record_lines::write_number;
 use crate::http::respond::Response;
 use crate::http1::ResponseBody;
 
@@ -228,9 +229,14 @@ impl Answer {
         tell("key", record.key.as_deref(), out)?;
         out.extend_from_slice(b",\"value\":");
         tell("value", record.value.as_deref(), out)?;
-        out.extend_from_slice(format!(",\"partition\":{partition},\"offset\":{}", record.offset).as_bytes());
+        out.extend_from_slice(b",\"partition\":");
+        write_number(out, partition.into());
+        out.extend_from_slice(b",\"offset\":");
+        write_number(out, record.offset);
         if self.extended {
-            out.extend_from_slice(format!(",\"timestamp\":{},\"headers\":[", record.timestamp).as_bytes());
+            out.extend_from_slice(b",\"timestamp\":");
+            write_number(out, record.timestamp);
+            out.extend_from_slice(b",\"headers\":[");
             for (at, (name, value)) in record.headers.iter().enumerate() {
                 out.extend_from_slice(if at > 0 { b",{\"key\":" } else { b"{\"key\":" });
                 write_string(&String::from_utf8_lossy(name), out);
