@@ -9,6 +9,7 @@ pub mod credentials;
 pub mod demo;
 mod http;
 mod http1;
+mod json;
 pub mod log;
 pub mod metrics;
 mod schema_registry;

@@ -158,6 +158,13 @@ pub(crate) fn split(bytes: &[u8]) -> Option<(i32, &[u8])> {
     Some((i32::from_be_bytes([a, b, c, d]), value))
 }
 
+/// A problem's place in front of it. One within the value, which the problem begins with, follows its name:
+/// `records[0].value.id`.
+pub(crate) fn within(place: &str, problem: &str) -> String {
+    let gap = if problem.starts_with(['.', '[']) { "" } else { " " };
+    format!("{place}{gap}{problem}")
+}
+
 impl Compiled {
     /// `references` are texts by the names under which `text` refers to them.
     fn new(kind: SchemaType, text: &str, references: Vec<(String, String)>) -> Result<Self, String> {

@@ -9,6 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::error::ApiError;
 use super::params::Query;
+use crate::json::{write_number, write_string};
 
 /// Lines are handed to the connection in pieces of about this size.
 pub(super) const PIECE_BYTES: usize = 32 * 1024;
@@ -41,11 +42,11 @@ impl ValueFormat {
 /// Writes one record as a JSON line.
 pub(super) fn write_line(out: &mut Vec<u8>, partition: i32, record: &ReadRecord, format: ValueFormat) {
     out.extend_from_slice(b"{\"partition\":");
-    write_number(out, partition.into());
+    write_number(partition.into(), out);
     out.extend_from_slice(b",\"offset\":");
-    write_number(out, record.offset);
+    write_number(record.offset, out);
     out.extend_from_slice(b",\"timestamp\":");
-    write_number(out, record.timestamp);
+    write_number(record.timestamp, out);
     // Keys are names much more often than documents: text wherever they are text.
     let key_format = if format == ValueFormat::Base64 { ValueFormat::Base64 } else { ValueFormat::Text };
     write_member(out, "key", record.key.as_deref(), key_format);
@@ -56,13 +57,13 @@ pub(super) fn write_line(out: &mut Vec<u8>, partition: i32, record: &ReadRecord,
             out.push(b',');
         }
         out.push(b'[');
-        write_string(out, &String::from_utf8_lossy(name));
+        write_string(&String::from_utf8_lossy(name), out);
         out.push(b',');
         match value.map(|value| (value, std::str::from_utf8(value))) {
             None => out.extend_from_slice(b"null"),
-            Some((_, Ok(text))) => write_string(out, text),
+            Some((_, Ok(text))) => write_string(text, out),
             Some((bytes, Err(_))) => {
-                write_string(out, &BASE64_STANDARD.encode(bytes));
+                write_string(&BASE64_STANDARD.encode(bytes), out);
                 out.extend_from_slice(b",\"base64\"");
             }
         }
@@ -86,9 +87,9 @@ fn write_member(out: &mut Vec<u8>, name: &str, bytes: Option<&[u8]>, format: Val
         {
             out.extend_from_slice(&one_line(bytes));
         }
-        ValueFormat::Text if let Ok(text) = std::str::from_utf8(bytes) => write_string(out, text),
+        ValueFormat::Text if let Ok(text) = std::str::from_utf8(bytes) => write_string(text, out),
         _ => {
-            write_string(out, &BASE64_STANDARD.encode(bytes));
+            write_string(&BASE64_STANDARD.encode(bytes), out);
             out.extend_from_slice(format!(",\"{name}_encoding\":\"base64\"").as_bytes());
         }
     }
@@ -102,15 +103,6 @@ fn one_line(document: &[u8]) -> Cow<'_, [u8]> {
     }
     let space = |&byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte };
     Cow::Owned(document.iter().map(space).collect())
-}
-
-/// Writes a number, without the text between that `format!` makes.
-pub(super) fn write_number(out: &mut Vec<u8>, number: i64) {
-    serde_json::to_writer(out, &number).expect("a vector takes what is written, and a number is JSON");
-}
-
-fn write_string(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("a vector takes what is written, and a string is JSON");
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ use base64::prelude::BASE64_STANDARD;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use crate::json::write_string;
+
 /// How keys and values are written in a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EmbeddedFormat {
@@ -155,11 +157,6 @@ pub(crate) fn encode(format: EmbeddedFormat, bytes: Option<&[u8]>, out: &mut Vec
         }
     }
     Ok(())
-}
-
-/// Appends a JSON string.
-pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, text).expect("a vector takes what is written, and a string is JSON");
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! From binary to JSON. The bytes are a producer's: nothing in them is believed.
 
-use std::io::Write;
-
 use apache_avro::Schema;
 use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, Names, RecordSchema, UuidSchema};
 
 use super::{DEPTH, label, too_deep, too_long};
+use crate::json::{write_number, write_string};
 
 pub(super) fn decode(
     schema: &Schema,
@@ -46,7 +45,7 @@ impl<'a> Decoder<'a> {
             }
             Schema::Int | Schema::Date | Schema::TimeMillis => {
                 let number = i32::try_from(self.long()?).map_err(|_| "has an int of more than 32 bits")?;
-                self.number(number);
+                write_number(number.into(), self.out);
             }
             Schema::Long
             | Schema::TimeMicros
@@ -57,7 +56,7 @@ impl<'a> Decoder<'a> {
             | Schema::LocalTimestampMicros
             | Schema::LocalTimestampNanos => {
                 let number = self.long()?;
-                self.number(number);
+                write_number(number, self.out);
             }
             Schema::Float => {
                 let number = f32::from_le_bytes(self.array()?);
@@ -203,10 +202,6 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    fn number(&mut self, number: impl std::fmt::Display) {
-        let _ = write!(self.out, "{number}");
-    }
-
     /// What JSON has no number for is a string, as Avro's own writer has it.
     fn float(&mut self, is_finite: bool, number: impl serde::Serialize, is_nan: bool, is_positive: bool) {
         if is_finite {
@@ -226,8 +221,4 @@ impl<'a> Decoder<'a> {
         let text: String = bytes.iter().map(|&byte| char::from(byte)).collect();
         write_string(&text, self.out);
     }
-}
-
-fn write_string(text: &str, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, text).expect("a vector takes what is written, and a string is JSON");
 }

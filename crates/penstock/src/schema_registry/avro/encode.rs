@@ -5,6 +5,7 @@ use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, Names, RecordSchema
 use serde_json::Value;
 
 use super::{DEPTH, label, too_deep, too_long};
+use crate::schema_registry::within;
 
 /// Values that the defaults of a schema make for one that is written.
 const DEFAULTS: usize = 64 * 1024;
@@ -97,7 +98,7 @@ impl Encoder<'_> {
                 }
                 for (at, item) in items.iter().enumerate() {
                     self.value(&array.items, space, item, depth)
-                        .map_err(|problem| within(&format!("[{at}]"), problem))?;
+                        .map_err(|problem| within(&format!("[{at}]"), &problem))?;
                 }
                 self.long(0);
             }
@@ -109,7 +110,7 @@ impl Encoder<'_> {
                 for (key, item) in entries {
                     self.bytes(key.as_bytes());
                     self.value(&map.types, space, item, depth)
-                        .map_err(|problem| within(&format!(".{key}"), problem))?;
+                        .map_err(|problem| within(&format!(".{key}"), &problem))?;
                 }
                 self.long(0);
             }
@@ -143,7 +144,7 @@ impl Encoder<'_> {
             return Err(format!("has a member {unknown:?}, which the record {name} does not have"));
         }
         for field in &record.fields {
-            let inside = |problem| within(&format!(".{}", field.name), problem);
+            let inside = |problem: String| within(&format!(".{}", field.name), &problem);
             match (members.get(&field.name), &field.default) {
                 (Some(value), _) => self.value(&field.schema, space, value, depth).map_err(inside)?,
                 (None, Some(default)) => {
@@ -242,9 +243,4 @@ const fn shown(value: &Value) -> &'static str {
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
     }
-}
-
-/// The problem's place in front of it.
-fn within(place: &str, problem: String) -> String {
-    if problem.starts_with(['.', '[']) { format!("{place}{problem}") } else { format!("{place} {problem}") }
 }

@@ -33,7 +33,7 @@ use crate::http::produce::{TOPIC_LOOKUP, now_ms, target};
 use crate::http::respond::{Response, json};
 use crate::http::whole_body::{Limit, WholeBody};
 use crate::http1::{Body, ResponseBody};
-use crate::schema_registry::Schema;
+use crate::schema_registry::{Schema, within};
 
 /// Records are appended in portions of about so many bytes; between them others have their turn.
 const PORTION_BYTES: usize = 64 * 1024;
@@ -306,9 +306,7 @@ impl<'a> Batch<'a> {
         };
         for (at, record) in records.iter().enumerate() {
             let about = |what: &str, (code, problem): (u32, String)| {
-                // A place within the value follows its name: `records[0].value.id`.
-                let gap = if problem.starts_with(['.', '[']) { "" } else { " " };
-                ApiError::new(code, format!("records[{at}].{what}{gap}{problem}"))
+                ApiError::new(code, within(&format!("records[{at}].{what}"), &problem))
             };
             if let Some(own) = record.partition {
                 check_partition(topic, own)?;

@@ -16,15 +16,15 @@ use crate::config::{Dialect, Verb};
 use crate::http::Context;
 use crate::http::access::Resource;
 use crate::http::caller::Caller;
-use crate::http::confluent::embedded::{EmbeddedFormat, encode, write_string};
+use crate::http::confluent::embedded::{EmbeddedFormat, encode};
 use crate::http::confluent::error::{self, no_instance};
 use crate::http::confluent::media;
 use crate::http::confluent::schema::{self, Deserializer};
 use crate::http::error::ApiError;
 use crate::http::params::Query;
-use crate::http::record_lines::write_number;
 use crate::http::respond::Response;
 use crate::http1::ResponseBody;
+use crate::json::{write_number, write_string};
 
 /// The longest that a read waits.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -230,12 +230,12 @@ impl Answer {
         out.extend_from_slice(b",\"value\":");
         tell("value", record.value.as_deref(), out)?;
         out.extend_from_slice(b",\"partition\":");
-        write_number(out, partition.into());
+        write_number(partition.into(), out);
         out.extend_from_slice(b",\"offset\":");
-        write_number(out, record.offset);
+        write_number(record.offset, out);
         if self.extended {
             out.extend_from_slice(b",\"timestamp\":");
-            write_number(out, record.timestamp);
+            write_number(record.timestamp, out);
             out.extend_from_slice(b",\"headers\":[");
             for (at, (name, value)) in record.headers.iter().enumerate() {
                 out.extend_from_slice(if at > 0 { b",{\"key\":" } else { b"{\"key\":" });

@@ -15,11 +15,12 @@ use serde_json::value::RawValue;
 use super::{in_confluents_words, time};
 use crate::config::SubjectNames;
 use crate::http::Context;
-use crate::http::confluent::embedded::{EmbeddedFormat, Payload, decode, write_string};
+use crate::http::confluent::embedded::{EmbeddedFormat, Payload, decode};
 use crate::http::confluent::error::{CONVERSION, NO_REGISTRY};
 use crate::http::confluent::schema::{Side, TEXT_SHARE, check_kind, no_registry, of_registry};
 use crate::http::error::{ApiError, code};
-use crate::schema_registry::{Found, Lookup, Registry, SchemaType, Subject};
+use crate::json::write_string;
+use crate::schema_registry::{Found, Lookup, Registry, SchemaType, Subject, within};
 
 /// The document.
 #[derive(Deserialize)]
@@ -190,9 +191,7 @@ impl<'a> Data<'a> {
         decoded: &mut Vec<u8>,
     ) -> Result<(Payload<'a>, Option<Part>), NoRecord> {
         let about = |code, problem: String| {
-            // A place within the value follows its name: `value.data.id`.
-            let gap = if problem.starts_with(['.', '[']) { "" } else { " " };
-            NoRecord::Refused(ApiError::new(code, format!("{}.data{gap}{problem}", side.name())))
+            NoRecord::Refused(ApiError::new(code, within(&format!("{}.data", side.name()), &problem)))
         };
         let start = decoded.len();
         let (payload, format, schema) = match (self.lookup(side, bounds)?, self.format) {
