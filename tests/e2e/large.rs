@@ -1,9 +1,11 @@
 //! Size: a gibibyte through one request, with the bridge's memory flat.
 
-use std::{io::Write, process::Stdio};
+use std::{io::Write, process::Stdio, time::Duration};
 
 use penstock_tests::{
+    at_rest,
     bridge::{Bridge, Settings},
+    eventually,
     https::Connection,
     kafka::Cluster,
     shared::one_broker,
@@ -154,12 +156,10 @@ async fn uploads_that_kafka_does_not_take_wait_in_a_bounded_memory() {
         })
         .collect();
     // They have filled what they may when no more bytes are taken.
-    let mut before = -1.0;
-    penstock_tests::eventually("the bridge stops reading", std::time::Duration::from_secs(60), || {
-        let taken = bridge.metric("penstock_http_body_bytes_total", &[]);
-        let used = bridge.metric("penstock_memory_used_bytes", &[]);
-        (std::mem::replace(&mut before, taken + used) == taken + used && used > 0.0).then_some(())
-    });
+    let used = || bridge.metric("penstock_memory_used_bytes", &[]);
+    let end = Duration::from_secs(60);
+    eventually("the uploads have begun", end, || (used() > 0.0).then_some(()));
+    at_rest("the bridge stops reading", end, || bridge.metric("penstock_http_body_bytes_total", &[]));
     assert_flat(&bridge);
     cluster.signal(0, "CONT");
     for upload in uploads {

@@ -67,6 +67,18 @@ pub fn eventually<T>(what: &str, within: Duration, mut probe: impl FnMut() -> Op
     }
 }
 
+/// Waits until `reading` has been the same for fifty probes in a row, at least half a second, and returns it; panics when
+/// `within` has passed. A busy machine stops everything for a few probes; what is at rest stays so.
+pub fn at_rest(what: &str, within: Duration, mut reading: impl FnMut() -> f64) -> f64 {
+    let (mut last, mut times) = (f64::NAN, 0);
+    eventually(what, within, || {
+        let now = reading();
+        times = if now == last { times + 1 } else { 0 };
+        last = now;
+        (times == 50).then_some(now)
+    })
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the pause between two probes of another process; it blocks a test's thread, never a worker"
