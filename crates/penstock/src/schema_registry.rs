@@ -17,6 +17,7 @@
 mod api;
 mod avro;
 pub(crate) mod json_schema;
+mod problem;
 mod protobuf;
 
 use std::collections::HashMap;
@@ -34,6 +35,8 @@ use api::{Api, Described, Reference};
 use avro::Avro;
 use json_schema::JsonSchema;
 use protobuf::Protobuf;
+
+pub(crate) use problem::within;
 
 /// Schemas that are looked for at once.
 const SEARCHES: usize = 8;
@@ -146,7 +149,7 @@ impl Schema {
         match &self.compiled {
             Compiled::Avro(avro) => avro.decode(value, most, out),
             Compiled::Json(_) => json_schema::decode(value, out),
-            Compiled::Protobuf(schema) => schema.decode(value, out),
+            Compiled::Protobuf(schema) => schema.decode(value, most, out),
         }
     }
 }
@@ -156,13 +159,6 @@ pub(crate) fn split(bytes: &[u8]) -> Option<(i32, &[u8])> {
     let (prefix, value) = bytes.split_first_chunk::<PREFIX_BYTES>()?;
     let [MAGIC, a, b, c, d] = *prefix else { return None };
     Some((i32::from_be_bytes([a, b, c, d]), value))
-}
-
-/// A problem's place in front of it. One within the value, which the problem begins with, follows its name:
-/// `records[0].value.id`.
-pub(crate) fn within(place: &str, problem: &str) -> String {
-    let gap = if problem.starts_with(['.', '[']) { "" } else { " " };
-    format!("{place}{gap}{problem}")
 }
 
 impl Compiled {

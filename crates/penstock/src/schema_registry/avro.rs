@@ -16,14 +16,14 @@ const DEPTH: usize = 128;
 
 /// A schema, and what its names mean.
 #[derive(Debug)]
-pub(super) struct Avro {
+pub(crate) struct Avro {
     schema: Schema,
     names: Names,
 }
 
 impl Avro {
     /// Reads a schema that may name those of `references`.
-    pub(super) fn parse(text: &str, references: &[String]) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, references: &[String]) -> Result<Self, String> {
         let (schema, referenced) = Schema::parse_str_with_list(text, references).map_err(|error| error.to_string())?;
         let names = {
             let schemata = referenced.iter().chain([&schema]).collect();
@@ -34,7 +34,7 @@ impl Avro {
     }
 
     /// The full name of a record, an enum or a fixed.
-    pub(super) fn name(&self) -> Option<String> {
+    pub(crate) fn name(&self) -> Option<String> {
         match &self.schema {
             Schema::Record(record) => Some(record.name.fullname(None)),
             Schema::Enum(schema) => Some(schema.name.fullname(None)),
@@ -44,14 +44,14 @@ impl Avro {
     }
 
     /// Appends the binary form of `value`; gives up when that is longer than `most` bytes.
-    pub(super) fn encode(&self, value: &RawValue, most: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    pub(crate) fn encode(&self, value: &RawValue, most: usize, out: &mut Vec<u8>) -> Result<(), String> {
         let value = serde_json::from_str(value.get()).map_err(|error| error.to_string())?;
         encode::encode(&self.schema, &self.names, &value, most, out)
     }
 
     /// Appends the JSON form of `bytes`; gives up when that is longer than `most` bytes. What follows the value is not looked
     /// at, as Java's reader does not.
-    pub(super) fn decode(&self, bytes: &[u8], most: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    pub(crate) fn decode(&self, bytes: &[u8], most: usize, out: &mut Vec<u8>) -> Result<(), String> {
         decode::decode(&self.schema, &self.names, bytes, most, out)
     }
 }
@@ -80,14 +80,6 @@ fn label(schema: &Schema, space: Option<&str>) -> String {
         Schema::Union(_) => "union".to_owned(),
         _ => "long".to_owned(),
     }
-}
-
-fn too_deep() -> String {
-    "is nested too deeply".to_owned()
-}
-
-fn too_long(most: usize) -> String {
-    format!("is longer than {most} bytes")
 }
 
 #[cfg(test)]

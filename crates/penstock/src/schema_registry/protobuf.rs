@@ -5,22 +5,30 @@
 //! message, is a single zero byte. Values are written as the first message; any is read.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use prost_reflect::prost::Message;
-use prost_reflect::{DynamicMessage, FileDescriptor, MessageDescriptor, SerializeOptions};
+use prost_reflect::prost_types::Any;
+use prost_reflect::{DynamicMessage, FileDescriptor, MessageDescriptor, ReflectMessage, SerializeOptions, Value};
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 use serde_json::value::RawValue;
+
+use super::problem::{too_deep, too_long};
 
 /// What the schema's own text is called while it is compiled.
 const OWN: &str = "schema.proto";
 const FIRST_MESSAGE: u8 = 0;
 /// Messages within messages, in a schema.
 const PATH: i64 = 32;
+/// Messages within messages, in a value. prost bounds those that it decodes, to 100.
+const DEPTH: usize = 128;
+/// Of these, what a message of any type is worth: it is decoded when JSON is made of it, with bounds of its own, from a copy.
+const ANY_DEPTH: usize = 16;
 
 /// The messages of a schema.
 #[derive(Debug)]
-pub(super) struct Protobuf(FileDescriptor);
+pub(crate) struct Protobuf(FileDescriptor);
 
 /// Texts by the names under which they are imported.
 struct Texts(BTreeMap<String, String>);
@@ -34,7 +42,7 @@ impl FileResolver for Texts {
 
 impl Protobuf {
     /// Compiles a schema; `imports` are texts by the names under which they are imported.
-    pub(super) fn parse(text: &str, imports: impl IntoIterator<Item = (String, String)>) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, imports: impl IntoIterator<Item = (String, String)>) -> Result<Self, String> {
         let texts: BTreeMap<_, _> = imports.into_iter().chain([(OWN.to_owned(), text.to_owned())]).collect();
         if texts.values().any(|text| is_too_deep(text)) {
             return Err("is nested too deeply".to_owned());
@@ -56,12 +64,12 @@ impl Protobuf {
     }
 
     /// The full name of the first message.
-    pub(super) fn name(&self) -> Option<String> {
+    pub(crate) fn name(&self) -> Option<String> {
         self.first().map(|message| message.full_name().to_owned())
     }
 
     /// Appends the indexes and the message.
-    pub(super) fn encode(&self, value: &RawValue, out: &mut Vec<u8>) -> Result<(), String> {
+    pub(crate) fn encode(&self, value: &RawValue, out: &mut Vec<u8>) -> Result<(), String> {
         let descriptor = self.first().ok_or("has no message")?;
         let mut json = serde_json::Deserializer::from_str(value.get());
         let message = DynamicMessage::deserialize(descriptor.clone(), &mut json);
@@ -71,17 +79,22 @@ impl Protobuf {
     }
 
     /// Appends the JSON form of what [`encode`](Self::encode) and its like write, with the fields that have their default, as
-    /// Confluent's proxy writes it.
-    pub(super) fn decode(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    /// Confluent's proxy writes it; gives up when that is longer than `most` bytes.
+    pub(crate) fn decode(&self, bytes: &[u8], most: usize, out: &mut Vec<u8>) -> Result<(), String> {
         let mut rest = bytes;
         let descriptor = self.by_path(&mut rest)?;
         let message = DynamicMessage::decode(descriptor.clone(), rest)
             .map_err(|error| format!("is no {}: {error}", descriptor.full_name()))?;
+        check_depth(&message, DEPTH)?;
         let options = SerializeOptions::new().skip_default_fields(false);
-        let mut json = serde_json::Serializer::new(out);
-        message
-            .serialize_with_options(&mut json, &options)
-            .map_err(|error| format!("is a {} that JSON cannot tell: {error}", descriptor.full_name()))
+        let mut json = serde_json::Serializer::new(AtMost { end: out.len() + most, out });
+        message.serialize_with_options(&mut json, &options).map_err(|error| {
+            if error.is_io() {
+                too_long(most)
+            } else {
+                format!("is a {} that JSON cannot tell: {error}", descriptor.full_name())
+            }
+        })
     }
 
     /// The message that the indexes in front of `rest` name; `rest` is what follows them.
@@ -104,6 +117,54 @@ impl Protobuf {
             found = Some(next.ok_or_else(|| format!("names message {at} where its schema has none"))?);
         }
         found.ok_or_else(|| "names no message".to_owned())
+    }
+}
+
+/// Whatever a message of any type holds is looked at, too: such messages may hold one another as often as their bytes suffice.
+fn check_depth(message: &DynamicMessage, left: usize) -> Result<(), String> {
+    let descriptor = message.descriptor();
+    let is_any = descriptor.full_name() == "google.protobuf.Any";
+    let left = left.checked_sub(if is_any { ANY_DEPTH } else { 1 }).ok_or_else(too_deep)?;
+    if is_any {
+        // One that cannot be decoded is refused by who writes the JSON.
+        return any(message).map_or(Ok(()), |held| check_depth(&held, left));
+    }
+    let mut values = message.fields().map(|(_, value)| value).chain(message.extensions().map(|(_, value)| value));
+    values.try_for_each(|value| match value {
+        Value::Message(message) => check_depth(message, left),
+        Value::List(values) => values.iter().filter_map(Value::as_message).try_for_each(|held| check_depth(held, left)),
+        Value::Map(values) => {
+            values.values().filter_map(Value::as_message).try_for_each(|held| check_depth(held, left))
+        }
+        _ => Ok(()),
+    })
+}
+
+/// The message that one of any type holds, found as it is when JSON is made of it.
+fn any(message: &DynamicMessage) -> Option<DynamicMessage> {
+    let any: Any = message.transcode_to().ok()?;
+    let (_, name) = any.type_url.rsplit_once('/')?;
+    let descriptor = message.descriptor().parent_pool().get_message_by_name(name)?;
+    DynamicMessage::decode(descriptor, any.value.as_slice()).ok()
+}
+
+/// Appends, and fails before `out` is longer than `end`.
+struct AtMost<'a> {
+    out: &'a mut Vec<u8>,
+    end: usize,
+}
+
+impl io::Write for AtMost<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.end - self.out.len() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -138,6 +199,7 @@ fn is_too_deep(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost_reflect::{prost, prost_types};
 
     fn encoded(schema: &Protobuf, json: &str) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
@@ -168,7 +230,7 @@ mod tests {
         let schema = Protobuf::parse(text, []).expect("a schema");
         let read = |bytes: &[u8]| {
             let mut out = Vec::new();
-            schema.decode(bytes, &mut out).map(|()| String::from_utf8(out).expect("JSON"))
+            schema.decode(bytes, 4096, &mut out).map(|()| String::from_utf8(out).expect("JSON"))
         };
         for (bytes, json) in [
             (&[0, 8, 0x96, 1][..], "{\"id\":\"150\",\"note\":\"\"}"),
@@ -200,6 +262,40 @@ mod tests {
             let text = format!("syntax = \"proto3\"; {}{}", open.repeat(100_000), close.repeat(100_000));
             assert!(Protobuf::parse(&text, []).is_err());
         }
+    }
+
+    #[test]
+    fn bytes_that_are_much_more_as_json_are_told_and_cost_little() {
+        let fields: String = (1..200).map(|at| format!("int64 a_field_{at} = {at};")).collect();
+        let text = format!("syntax = \"proto3\"; message A {{ repeated B b = 1; }} message B {{ {fields} }}");
+        let schema = Protobuf::parse(&text, []).expect("a schema");
+        // A thousand messages in two bytes each, of which every field has its default.
+        let bytes = [&[0][..], &[0x0a, 0].repeat(1000)].concat();
+        let mut out = Vec::new();
+        let told = schema.decode(&bytes, 4096, &mut out).expect_err("three megabytes of two thousand bytes");
+        assert!(told.contains("longer than 4096 bytes"), "{told}");
+        assert!(out.capacity() <= 2 * 4096, "{}", out.capacity());
+    }
+
+    #[test]
+    fn any_within_any_does_not_end_the_process() {
+        let text =
+            "syntax = \"proto3\"; import \"google/protobuf/any.proto\"; message A { google.protobuf.Any any = 1; }";
+        let schema = Protobuf::parse(text, []).expect("a schema");
+        let any = |name: &str, held: &[u8]| {
+            let held = prost_types::Any { type_url: format!("x/{name}"), value: held.to_vec() };
+            held.encode_to_vec()
+        };
+        let read = |anys: usize| {
+            let held = (1..anys).fold(any("A", &[]), |held, _| any("google.protobuf.Any", &held));
+            let mut bytes = vec![0];
+            prost::encoding::bytes::encode(1, &held, &mut bytes);
+            schema.decode(&bytes, 1 << 20, &mut Vec::new())
+        };
+        assert_eq!(read(7), Ok(()));
+        assert_eq!(read(8), Err(too_deep()));
+        // Without the bound, the stack's end.
+        assert_eq!(read(20_000), Err(too_deep()));
     }
 
     #[test]

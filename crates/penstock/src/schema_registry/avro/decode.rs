@@ -3,8 +3,9 @@
 use apache_avro::Schema;
 use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, Names, RecordSchema, UuidSchema};
 
-use super::{DEPTH, label, too_deep, too_long};
+use super::{DEPTH, label};
 use crate::json::{write_number, write_string};
+use crate::schema_registry::problem::{too_deep, too_long};
 
 pub(super) fn decode(
     schema: &Schema,

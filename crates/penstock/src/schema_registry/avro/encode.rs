@@ -4,8 +4,8 @@ use apache_avro::Schema;
 use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, Names, RecordSchema, UuidSchema};
 use serde_json::Value;
 
-use super::{DEPTH, label, too_deep, too_long};
-use crate::schema_registry::within;
+use super::{DEPTH, label};
+use crate::schema_registry::problem::{too_deep, too_long, within};
 
 /// Values that the defaults of a schema make for one that is written.
 const DEFAULTS: usize = 64 * 1024;
