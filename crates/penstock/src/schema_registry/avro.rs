@@ -8,13 +8,14 @@ mod decode;
 mod encode;
 
 use apache_avro::Schema;
-use apache_avro::schema::{InnerDecimalSchema, Name, Names, ResolvedSchema, UuidSchema};
+use apache_avro::schema::{InnerDecimalSchema, Names, ResolvedSchema, UuidSchema};
 use serde_json::value::RawValue;
 
 /// Values within values. Deeper JSON is refused by its parser.
 const DEPTH: usize = 128;
 
-/// A schema, and what its names mean.
+/// A schema, and what its names mean. The parser has put its namespace in front of every name, also of those that refer to a
+/// schema.
 #[derive(Debug)]
 pub(crate) struct Avro {
     schema: Schema,
@@ -28,7 +29,9 @@ impl Avro {
         let names = {
             let schemata = referenced.iter().chain([&schema]).collect();
             let resolved = ResolvedSchema::new_with_schemata(schemata).map_err(|error| error.to_string())?;
-            resolved.get_names().iter().map(|(name, schema)| (name.clone(), (*schema).clone())).collect()
+            // By its own name: the keys have the namespace around also in front of one that is in none.
+            let named = resolved.get_names().values().filter_map(|schema| Some((schema.name()?.clone(), (*schema).clone())));
+            named.collect()
         };
         Ok(Self { schema, names })
     }
@@ -36,9 +39,7 @@ impl Avro {
     /// The full name of a record, an enum or a fixed.
     pub(crate) fn name(&self) -> Option<String> {
         match &self.schema {
-            Schema::Record(record) => Some(record.name.fullname(None)),
-            Schema::Enum(schema) => Some(schema.name.fullname(None)),
-            Schema::Fixed(fixed) => Some(fixed.name.fullname(None)),
+            named @ (Schema::Record(_) | Schema::Enum(_) | Schema::Fixed(_)) => Some(label(named).to_owned()),
             _ => None,
         }
     }
@@ -57,28 +58,27 @@ impl Avro {
 }
 
 /// What a union's member is called in JSON: a type's name, and of a logical type the name of what it is made of.
-fn label(schema: &Schema, space: Option<&str>) -> String {
-    let full = |name: &Name| name.fullname(space);
+fn label(schema: &Schema) -> &str {
     match schema {
-        Schema::Null => "null".to_owned(),
-        Schema::Boolean => "boolean".to_owned(),
-        Schema::Int | Schema::Date | Schema::TimeMillis => "int".to_owned(),
-        Schema::Float => "float".to_owned(),
-        Schema::Double => "double".to_owned(),
-        Schema::String | Schema::Uuid(UuidSchema::String) => "string".to_owned(),
-        Schema::Array(_) => "array".to_owned(),
-        Schema::Map(_) => "map".to_owned(),
-        Schema::Record(record) => full(&record.name),
-        Schema::Enum(schema) => full(&schema.name),
-        Schema::Fixed(fixed) | Schema::Duration(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => full(&fixed.name),
+        Schema::Null => "null",
+        Schema::Boolean => "boolean",
+        Schema::Int | Schema::Date | Schema::TimeMillis => "int",
+        Schema::Float => "float",
+        Schema::Double => "double",
+        Schema::String | Schema::Uuid(UuidSchema::String) => "string",
+        Schema::Array(_) => "array",
+        Schema::Map(_) => "map",
+        Schema::Record(record) => record.name.as_ref(),
+        Schema::Enum(schema) => schema.name.as_ref(),
+        Schema::Fixed(fixed) | Schema::Duration(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => fixed.name.as_ref(),
         Schema::Decimal(decimal) => match &decimal.inner {
-            InnerDecimalSchema::Bytes => "bytes".to_owned(),
-            InnerDecimalSchema::Fixed(fixed) => full(&fixed.name),
+            InnerDecimalSchema::Bytes => "bytes",
+            InnerDecimalSchema::Fixed(fixed) => fixed.name.as_ref(),
         },
-        Schema::Bytes | Schema::BigDecimal | Schema::Uuid(UuidSchema::Bytes) => "bytes".to_owned(),
-        Schema::Ref { name } => full(name),
-        Schema::Union(_) => "union".to_owned(),
-        _ => "long".to_owned(),
+        Schema::Bytes | Schema::BigDecimal | Schema::Uuid(UuidSchema::Bytes) => "bytes",
+        Schema::Ref { name } => name.as_ref(),
+        Schema::Union(_) => "union",
+        _ => "long",
     }
 }
 
@@ -182,6 +182,28 @@ mod tests {
             ),
         ] {
             assert_eq!(encoded(ORDER, &value), Err(problem.to_owned()));
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_namespace_around_unless_they_say_otherwise() {
+        let schema = r#"{"type":"record","name":"Order","namespace":"shop","fields":[
+            {"name":"near","type":["null",{"type":"record","name":"Near","fields":[
+                {"name":"far","type":["null",{"type":"enum","name":"Far","namespace":"away","symbols":["A"]}]}]}]},
+            {"name":"again","type":["null","Near","away.Far"]},
+            {"name":"bare","type":["null",{"type":"fixed","name":"Bare","namespace":"","size":1}]}]}"#;
+        let order = json!({
+            "near": {"shop.Near": {"far": {"away.Far": "A"}}},
+            "again": {"shop.Near": {"far": null}},
+            "bare": {"Bare": "x"},
+        });
+        let bytes = encoded(schema, &order).expect("it fits");
+        assert_eq!(bytes, [2, 2, 0, 2, 0, 2, b'x']);
+        let read = decoded(schema, &bytes).expect("it was written");
+        assert_eq!(serde_json::from_str::<Value>(&read).expect("JSON"), order);
+        for (member, wanted) in [("Near", "null, shop.Near, away.Far"), ("Far", "null, shop.Near, away.Far")] {
+            let told = encoded(schema, &json!({"near": null, "again": {member: {"far": null}}})).expect_err(member);
+            assert!(told.contains(wanted), "{told}");
         }
     }
 

@@ -15,7 +15,7 @@ pub(super) fn decode(
     out: &mut Vec<u8>,
 ) -> Result<(), String> {
     let end = out.len() + most;
-    Decoder { names, rest: bytes, out, end, most }.value(schema, None, DEPTH)
+    Decoder { names, rest: bytes, out, end, most }.value(schema, DEPTH)
 }
 
 struct Decoder<'a> {
@@ -28,7 +28,7 @@ struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    fn value(&mut self, schema: &Schema, space: Option<&str>, depth: usize) -> Result<(), String> {
+    fn value(&mut self, schema: &Schema, depth: usize) -> Result<(), String> {
         let depth = depth.checked_sub(1).ok_or_else(too_deep)?;
         // An array of nulls has no bytes for its items; each of them is some of JSON.
         if self.out.len() > self.end {
@@ -85,12 +85,12 @@ impl<'a> Decoder<'a> {
             Schema::Enum(schema) => {
                 let at = self.long()?;
                 let symbol = usize::try_from(at).ok().and_then(|at| schema.symbols.get(at));
-                let symbol = symbol.ok_or_else(|| format!("has symbol {at} of {}", schema.name.fullname(space)))?;
+                let symbol = symbol.ok_or_else(|| format!("has symbol {at} of {}", schema.name))?;
                 write_string(symbol, self.out);
             }
             Schema::Array(array) => {
                 self.out.push(b'[');
-                self.blocks(|decoder| decoder.value(&array.items, space, depth))?;
+                self.blocks(|decoder| decoder.value(&array.items, depth))?;
                 self.out.push(b']');
             }
             Schema::Map(map) => {
@@ -98,11 +98,11 @@ impl<'a> Decoder<'a> {
                 self.blocks(|decoder| {
                     decoder.string()?;
                     decoder.out.push(b':');
-                    decoder.value(&map.types, space, depth)
+                    decoder.value(&map.types, depth)
                 })?;
                 self.out.push(b'}');
             }
-            Schema::Record(record) => self.record(record, space, depth)?,
+            Schema::Record(record) => self.record(record, depth)?,
             Schema::Union(union) => {
                 let at = self.long()?;
                 let member = usize::try_from(at).ok().and_then(|at| union.variants().get(at));
@@ -112,30 +112,26 @@ impl<'a> Decoder<'a> {
                     self.out.extend_from_slice(b"null");
                 } else {
                     self.out.push(b'{');
-                    write_string(&label(member, space), self.out);
+                    write_string(label(member), self.out);
                     self.out.push(b':');
-                    self.value(member, space, depth)?;
+                    self.value(member, depth)?;
                     self.out.push(b'}');
                 }
             }
             Schema::Ref { name } => {
-                let full = name.fully_qualified_name(space);
-                let schema =
-                    self.names.get(full.as_ref()).ok_or_else(|| format!("has a type without a schema: {full}"))?;
-                self.value(schema, full.namespace(), depth)?;
+                let schema = self.names.get(name).ok_or_else(|| format!("has a type without a schema: {name}"))?;
+                self.value(schema, depth)?;
             }
         }
         Ok(())
     }
 
-    fn record(&mut self, record: &RecordSchema, space: Option<&str>, depth: usize) -> Result<(), String> {
-        let name = record.name.fully_qualified_name(space);
-        let space = name.namespace();
+    fn record(&mut self, record: &RecordSchema, depth: usize) -> Result<(), String> {
         for (at, field) in record.fields.iter().enumerate() {
             self.out.push(if at == 0 { b'{' } else { b',' });
             write_string(&field.name, self.out);
             self.out.push(b':');
-            self.value(&field.schema, space, depth)?;
+            self.value(&field.schema, depth)?;
         }
         if record.fields.is_empty() {
             self.out.push(b'{');

@@ -18,7 +18,7 @@ pub(super) fn encode(
     out: &mut Vec<u8>,
 ) -> Result<(), String> {
     let end = out.len() + most;
-    Encoder { names, out, end, most, defaults: DEFAULTS, is_default: false }.value(schema, None, value, DEPTH)
+    Encoder { names, out, end, most, defaults: DEFAULTS, is_default: false }.value(schema, value, DEPTH)
 }
 
 struct Encoder<'a> {
@@ -34,7 +34,7 @@ struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    fn value(&mut self, schema: &Schema, space: Option<&str>, value: &Value, depth: usize) -> Result<(), String> {
+    fn value(&mut self, schema: &Schema, value: &Value, depth: usize) -> Result<(), String> {
         let depth = depth.checked_sub(1).ok_or_else(too_deep)?;
         if self.is_default {
             self.defaults = self.defaults.checked_sub(1).ok_or("has too many values by default")?;
@@ -87,8 +87,7 @@ impl Encoder<'_> {
             }
             Schema::Enum(schema) => {
                 let symbol = value.as_str().and_then(|text| schema.symbols.iter().position(|known| known == text));
-                let symbol = symbol
-                    .ok_or_else(|| wrong(&format!("a symbol of the enum {}", schema.name.fullname(space)), value))?;
+                let symbol = symbol.ok_or_else(|| wrong(&format!("a symbol of the enum {}", schema.name), value))?;
                 self.long(symbol as i64);
             }
             Schema::Array(array) => {
@@ -97,7 +96,7 @@ impl Encoder<'_> {
                     self.long(items.len() as i64);
                 }
                 for (at, item) in items.iter().enumerate() {
-                    self.value(&array.items, space, item, depth)
+                    self.value(&array.items, item, depth)
                         .map_err(|problem| within(&format!("[{at}]"), &problem))?;
                 }
                 self.long(0);
@@ -109,36 +108,27 @@ impl Encoder<'_> {
                 }
                 for (key, item) in entries {
                     self.bytes(key.as_bytes());
-                    self.value(&map.types, space, item, depth)
+                    self.value(&map.types, item, depth)
                         .map_err(|problem| within(&format!(".{key}"), &problem))?;
                 }
                 self.long(0);
             }
-            Schema::Record(record) => self.record(record, space, value, depth)?,
+            Schema::Record(record) => self.record(record, value, depth)?,
             Schema::Union(union) => {
-                let (at, member, value) = self.member(union.variants(), space, value)?;
+                let (at, member, value) = self.member(union.variants(), value)?;
                 self.long(at as i64);
-                self.value(member, space, value, depth)?;
+                self.value(member, value, depth)?;
             }
             Schema::Ref { name } => {
-                let full = name.fully_qualified_name(space);
-                let schema =
-                    self.names.get(full.as_ref()).ok_or_else(|| format!("has a type without a schema: {full}"))?;
-                self.value(schema, full.namespace(), value, depth)?;
+                let schema = self.names.get(name).ok_or_else(|| format!("has a type without a schema: {name}"))?;
+                self.value(schema, value, depth)?;
             }
         }
         Ok(())
     }
 
-    fn record(
-        &mut self,
-        record: &RecordSchema,
-        space: Option<&str>,
-        value: &Value,
-        depth: usize,
-    ) -> Result<(), String> {
-        let name = record.name.fully_qualified_name(space);
-        let space = name.namespace();
+    fn record(&mut self, record: &RecordSchema, value: &Value, depth: usize) -> Result<(), String> {
+        let name = &record.name;
         let members = value.as_object().ok_or_else(|| wrong(&format!("an object, the record {name}"), value))?;
         if let Some(unknown) = members.keys().find(|key| !record.lookup.contains_key(*key)) {
             return Err(format!("has a member {unknown:?}, which the record {name} does not have"));
@@ -146,10 +136,10 @@ impl Encoder<'_> {
         for field in &record.fields {
             let inside = |problem: String| within(&format!(".{}", field.name), &problem);
             match (members.get(&field.name), &field.default) {
-                (Some(value), _) => self.value(&field.schema, space, value, depth).map_err(inside)?,
+                (Some(value), _) => self.value(&field.schema, value, depth).map_err(inside)?,
                 (None, Some(default)) => {
                     let outside = std::mem::replace(&mut self.is_default, true);
-                    self.value(&field.schema, space, default, depth).map_err(inside)?;
+                    self.value(&field.schema, default, depth).map_err(inside)?;
                     self.is_default = outside;
                 }
                 (None, None) => {
@@ -164,7 +154,6 @@ impl Encoder<'_> {
     fn member<'s, 'v>(
         &self,
         members: &'s [Schema],
-        space: Option<&str>,
         value: &'v Value,
     ) -> Result<(usize, &'s Schema, &'v Value), String> {
         if self.is_default
@@ -172,7 +161,6 @@ impl Encoder<'_> {
         {
             return Ok((0, first, value));
         }
-        let labels = || members.iter().map(|member| label(member, space)).collect::<Vec<_>>();
         let (wanted, inner) = match value {
             Value::Null => ("null", value),
             Value::Object(object) if object.len() == 1 => {
@@ -181,11 +169,11 @@ impl Encoder<'_> {
             }
             _ => ("", value),
         };
-        let found = labels().iter().position(|known| known == wanted);
+        let found = members.iter().position(|member| label(member) == wanted);
         found.map(|at| (at, &members[at], inner)).ok_or_else(|| {
             format!(
                 "must be null or an object with one member that names its type, one of {}; found {}",
-                labels().join(", "),
+                members.iter().map(label).collect::<Vec<_>>().join(", "),
                 shown(value)
             )
         })
