@@ -20,6 +20,7 @@ pub(crate) mod json_schema;
 mod problem;
 mod protobuf;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -184,32 +185,55 @@ impl Compiled {
     }
 }
 
-/// What a schema is looked for by.
+/// What a schema is looked for by. It borrows what a record says: most are asked for what is known.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Lookup {
+pub(crate) enum Lookup<'a> {
     /// The registry's number.
     Id(i32),
     /// A version of a subject.
-    Version { subject: String, version: i32 },
+    Version { subject: Subject<'a>, version: i32 },
     /// The latest version of a subject.
-    Latest { subject: String },
+    Latest { subject: Subject<'a> },
     /// Its text; it is registered if it is new to its subject and the settings say so.
-    Text { kind: SchemaType, subject: Subject, text: String },
+    Text { kind: SchemaType, subject: Subject<'a>, text: Cow<'a, str> },
+}
+
+impl Lookup<'_> {
+    /// The same, to be kept.
+    pub(crate) fn into_owned(self) -> Lookup<'static> {
+        match self {
+            Self::Id(id) => Lookup::Id(id),
+            Self::Version { subject, version } => Lookup::Version { subject: subject.into_owned(), version },
+            Self::Latest { subject } => Lookup::Latest { subject: subject.into_owned() },
+            Self::Text { kind, subject, text } => {
+                Lookup::Text { kind, subject: subject.into_owned(), text: Cow::Owned(text.into_owned()) }
+            }
+        }
+    }
 }
 
 /// What a schema is registered under.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Subject {
-    Named(String),
+pub(crate) enum Subject<'a> {
+    Named(Cow<'a, str>),
     /// By one of Confluent's strategies.
     Made {
         names: SubjectNames,
-        topic: String,
+        topic: Cow<'a, str>,
         is_key: bool,
     },
 }
 
-impl Subject {
+impl Subject<'_> {
+    fn into_owned(self) -> Subject<'static> {
+        match self {
+            Self::Named(name) => Subject::Named(Cow::Owned(name.into_owned())),
+            Self::Made { names, topic, is_key } => {
+                Subject::Made { names, topic: Cow::Owned(topic.into_owned()), is_key }
+            }
+        }
+    }
+
     /// `record` is the schema's name.
     ///
     /// # Errors
@@ -219,7 +243,7 @@ impl Subject {
         let nameless =
             || RegistryError::Refused("the subject is made of the schema's name, and there is none".to_owned());
         match self {
-            Self::Named(name) => Ok(name.clone()),
+            Self::Named(name) => Ok(name.to_string()),
             Self::Made { names: SubjectNames::Topic, topic, is_key } => {
                 Ok(format!("{topic}-{}", if *is_key { "key" } else { "value" }))
             }
@@ -250,7 +274,7 @@ pub(crate) struct Registry {
 
 #[derive(Default)]
 struct State {
-    found: HashMap<Lookup, (Arc<Found>, Instant)>,
+    found: HashMap<Lookup<'static>, (Arc<Found>, Instant)>,
     /// By number, however they were found.
     schemas: HashMap<i32, Arc<Schema>>,
     /// Of texts.
@@ -260,7 +284,7 @@ struct State {
 }
 
 impl State {
-    fn known(&self, lookup: &Lookup) -> Option<Arc<Found>> {
+    fn known(&self, lookup: &Lookup<'_>) -> Option<Arc<Found>> {
         let (found, since) = self.found.get(lookup)?;
         let is_old = matches!(lookup, Lookup::Latest { .. }) && since.elapsed() > LATEST;
         (!is_old).then(|| found.clone())
@@ -290,7 +314,7 @@ impl Registry {
     }
 
     /// What is known already.
-    pub(crate) fn known(&self, lookup: &Lookup) -> Option<Arc<Found>> {
+    pub(crate) fn known(&self, lookup: &Lookup<'_>) -> Option<Arc<Found>> {
         self.state().known(lookup)
     }
 
@@ -299,7 +323,7 @@ impl Registry {
     /// # Cancel safety
     ///
     /// A search that is given up leaves nothing behind, but that a schema may have been registered.
-    pub(crate) async fn find(&self, lookup: &Lookup) -> Result<Arc<Found>, RegistryError> {
+    pub(crate) async fn find(&self, lookup: &Lookup<'_>) -> Result<Arc<Found>, RegistryError> {
         if let Some(found) = self.known_or_away(lookup)? {
             return Ok(found);
         }
@@ -315,7 +339,7 @@ impl Registry {
             Ok(found) => {
                 let bytes = if let Lookup::Text { text, .. } = lookup { text.len() } else { 0 };
                 state.make_room(bytes);
-                state.found.insert(lookup.clone(), (found.clone(), Instant::now()));
+                state.found.insert(lookup.clone().into_owned(), (found.clone(), Instant::now()));
                 state.away = None;
             }
             Err(RegistryError::Unavailable(why)) => {
@@ -327,7 +351,7 @@ impl Registry {
         searched
     }
 
-    fn known_or_away(&self, lookup: &Lookup) -> Result<Option<Arc<Found>>, RegistryError> {
+    fn known_or_away(&self, lookup: &Lookup<'_>) -> Result<Option<Arc<Found>>, RegistryError> {
         let state = self.state();
         if let Some(found) = state.known(lookup) {
             return Ok(Some(found));
@@ -338,7 +362,7 @@ impl Registry {
         }
     }
 
-    async fn search(&self, lookup: &Lookup) -> Result<Arc<Found>, RegistryError> {
+    async fn search(&self, lookup: &Lookup<'_>) -> Result<Arc<Found>, RegistryError> {
         let found = match lookup {
             Lookup::Id(id) => {
                 let known = self.state().schemas.get(id).cloned();
@@ -348,11 +372,11 @@ impl Registry {
                 };
                 Found { schema, subject: None, version: None }
             }
-            Lookup::Version { subject, version } => self.version(subject, Some(*version)).await?,
-            Lookup::Latest { subject } => self.version(subject, None).await?,
+            Lookup::Version { subject, version } => self.version(subject.name(None)?, Some(*version)).await?,
+            Lookup::Latest { subject } => self.version(subject.name(None)?, None).await?,
             Lookup::Text { kind, subject, text } => {
                 // Before the registry sees it: what cannot be used here is not to stay there.
-                let compiled = compile(*kind, text.clone(), Vec::new()).await?;
+                let compiled = compile(*kind, text.to_string(), Vec::new()).await?;
                 let subject = subject.name(compiled.name())?;
                 let registered = self.api.register(&subject, *kind, text, self.settings.register).await?;
                 let schema = Arc::new(Schema { id: registered.id, compiled });
@@ -362,14 +386,14 @@ impl Registry {
         Ok(Arc::new(found))
     }
 
-    async fn version(&self, subject: &str, version: Option<i32>) -> Result<Found, RegistryError> {
-        let told = self.api.version(subject, version).await?;
+    async fn version(&self, subject: String, version: Option<i32>) -> Result<Found, RegistryError> {
+        let told = self.api.version(&subject, version).await?;
         let known = self.state().schemas.get(&told.id).cloned();
         let schema = match known {
             Some(schema) => schema,
             None => self.described(told.id, told.described).await?,
         };
-        Ok(Found { schema, subject: Some(subject.to_owned()), version: Some(told.version) })
+        Ok(Found { schema, subject: Some(subject), version: Some(told.version) })
     }
 
     /// Compiles what the registry tells, with all that it refers to.

@@ -30,7 +30,8 @@ impl Avro {
             let schemata = referenced.iter().chain([&schema]).collect();
             let resolved = ResolvedSchema::new_with_schemata(schemata).map_err(|error| error.to_string())?;
             // By its own name: the keys have the namespace around also in front of one that is in none.
-            let named = resolved.get_names().values().filter_map(|schema| Some((schema.name()?.clone(), (*schema).clone())));
+            let named =
+                resolved.get_names().values().filter_map(|schema| Some((schema.name()?.clone(), (*schema).clone())));
             named.collect()
         };
         Ok(Self { schema, names })

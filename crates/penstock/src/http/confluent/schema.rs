@@ -60,8 +60,8 @@ pub(crate) async fn serializer(
         (Some(id), _) => Lookup::Id(id),
         (None, Some(text)) => {
             let is_key = side == Side::Key;
-            let subject = Subject::Made { names: registry.subject_names(), topic: topic.to_owned(), is_key };
-            Lookup::Text { kind, subject, text }
+            let subject = Subject::Made { names: registry.subject_names(), topic: topic.into(), is_key };
+            Lookup::Text { kind, subject, text: text.into() }
         }
         (None, None) => {
             let (number, name) = match side {

@@ -96,8 +96,7 @@ impl Encoder<'_> {
                     self.long(items.len() as i64);
                 }
                 for (at, item) in items.iter().enumerate() {
-                    self.value(&array.items, item, depth)
-                        .map_err(|problem| within(&format!("[{at}]"), &problem))?;
+                    self.value(&array.items, item, depth).map_err(|problem| within(&format!("[{at}]"), &problem))?;
                 }
                 self.long(0);
             }
@@ -108,8 +107,7 @@ impl Encoder<'_> {
                 }
                 for (key, item) in entries {
                     self.bytes(key.as_bytes());
-                    self.value(&map.types, item, depth)
-                        .map_err(|problem| within(&format!(".{key}"), &problem))?;
+                    self.value(&map.types, item, depth).map_err(|problem| within(&format!(".{key}"), &problem))?;
                 }
                 self.long(0);
             }

@@ -106,7 +106,7 @@ pub(super) async fn produce(
             let read = serde_json::from_str::<RecordDocument<'_>>(entry.get()).map_err(|error| {
                 not_a_record(&error).unwrap_or_else(|| ApiError::bad_request(error.to_string())).into()
             });
-            match read.and_then(|entry| Record::read(&entry, &bounds, &found, &mut scratch)) {
+            match read.and_then(|entry| Record::read(&entry, &bounds, &mut found, &mut scratch)) {
                 Err(told) => {
                     let error = told.refusal();
                     context.metrics.records_refused(1);

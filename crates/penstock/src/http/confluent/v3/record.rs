@@ -36,8 +36,13 @@ pub(super) struct RecordDocument<'a> {
     key: Option<Data<'a>>,
     #[serde(borrow)]
     value: Option<Data<'a>>,
-    timestamp: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    timestamp: Option<Text<'a>>,
 }
+
+/// A string of the document, copied only if it has escapes. (serde copies an `Option<Cow>` always.)
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,7 +50,7 @@ struct Header<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(borrow)]
-    value: Option<Cow<'a, str>>,
+    value: Option<Text<'a>>,
 }
 
 /// A key or a value.
@@ -56,11 +61,14 @@ struct Data<'a> {
     format: Option<Format>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
-    subject: Option<String>,
-    subject_name_strategy: Option<String>,
+    #[serde(borrow)]
+    subject: Option<Text<'a>>,
+    #[serde(borrow)]
+    subject_name_strategy: Option<Text<'a>>,
     schema_id: Option<i32>,
     schema_version: Option<i32>,
-    schema: Option<String>,
+    #[serde(borrow)]
+    schema: Option<Text<'a>>,
 }
 
 /// Formats as this version of the API calls them.
@@ -123,7 +131,7 @@ impl<'a> Data<'a> {
     }
 
     /// What the value's schema is looked for by, if it has one.
-    fn lookup(&self, side: Side, bounds: &Bounds<'_>) -> Result<Option<Lookup>, ApiError> {
+    fn lookup<'s>(&'s self, side: Side, bounds: &Bounds<'s>) -> Result<Option<Lookup<'s>>, ApiError> {
         let side_name = side.name();
         let bad = |problem: &str| ApiError::bad_request(format!("{side_name}: {problem}"));
         let by_schema = self.subject.is_some()
@@ -151,11 +159,11 @@ impl<'a> Data<'a> {
                 )),
             });
         };
-        let subject = match (&self.subject, self.subject_name_strategy.as_deref()) {
+        let subject = match (&self.subject, &self.subject_name_strategy) {
             (Some(_), Some(_)) => return Err(bad("subject and subject_name_strategy exclude each other")),
-            (Some(subject), None) => Subject::Named(subject.clone()),
+            (Some(Text(subject)), None) => Subject::Named(Cow::Borrowed(subject)),
             (None, strategy) => {
-                let names = match strategy {
+                let names = match strategy.as_ref().map(|Text(strategy)| &**strategy) {
                     None => registry.subject_names(),
                     Some("TOPIC_NAME") => SubjectNames::Topic,
                     Some("RECORD_NAME") => SubjectNames::Record,
@@ -164,20 +172,23 @@ impl<'a> Data<'a> {
                         return Err(bad("subject_name_strategy is TOPIC_NAME, RECORD_NAME or TOPIC_RECORD_NAME"));
                     }
                 };
-                Subject::Made { names, topic: bounds.topic.to_owned(), is_key: side == Side::Key }
+                Subject::Made { names, topic: Cow::Borrowed(bounds.topic), is_key: side == Side::Key }
             }
         };
-        let named = |subject: &Subject| {
-            subject.name(None).map_err(|_| bad("this strategy needs the schema's text; else name the subject"))
+        let named = |subject: Subject<'s>| match subject {
+            Subject::Made { names: SubjectNames::Record | SubjectNames::TopicRecord, .. } => {
+                Err(bad("this strategy needs the schema's text; else name the subject"))
+            }
+            subject => Ok(subject),
         };
         let lookup = match (self.schema_id, self.schema_version, &self.schema) {
             (Some(id), None, None) => Lookup::Id(id),
-            (None, Some(version), None) => Lookup::Version { subject: named(&subject)?, version },
-            (None, None, Some(text)) => {
+            (None, Some(version), None) => Lookup::Version { subject: named(subject)?, version },
+            (None, None, Some(Text(text))) => {
                 let kind = kind.ok_or_else(|| bad("schema needs a type: AVRO, JSONSCHEMA or PROTOBUF"))?;
-                Lookup::Text { kind, subject, text: text.clone() }
+                Lookup::Text { kind, subject, text: Cow::Borrowed(text) }
             }
-            (None, None, None) => Lookup::Latest { subject: named(&subject)? },
+            (None, None, None) => Lookup::Latest { subject: named(subject)? },
             _ => return Err(bad("schema_id, schema_version and schema exclude one another")),
         };
         Ok(Some(lookup))
@@ -187,7 +198,7 @@ impl<'a> Data<'a> {
         &self,
         side: Side,
         bounds: &Bounds<'_>,
-        found: &[Answered],
+        found: &mut Vec<Answered>,
         decoded: &mut Vec<u8>,
     ) -> Result<(Payload<'a>, Option<Part>), NoRecord> {
         let about = |code, problem: String| {
@@ -208,8 +219,17 @@ impl<'a> Data<'a> {
             },
             (Some(lookup), format) => {
                 let told = found.iter().find(|(asked, _)| *asked == lookup).map(|(_, told)| told.clone());
-                let known = told.or_else(|| bounds.registry.and_then(|registry| registry.known(&lookup)).map(Ok));
-                let found = known.ok_or(NoRecord::Waits)??;
+                let found = match told {
+                    Some(told) => told?,
+                    None => {
+                        let known = bounds.registry.and_then(|registry| registry.known(&lookup));
+                        let known = known.ok_or(NoRecord::Waits)?;
+                        if found.len() < KEPT {
+                            found.push((lookup.into_owned(), Ok(known.clone())));
+                        }
+                        known
+                    }
+                };
                 if let Some(kind) = format.and_then(Format::schema_type) {
                     check_kind(&found.schema, kind)?;
                 }
@@ -228,8 +248,11 @@ impl<'a> Data<'a> {
     }
 }
 
-/// A schema that was looked for, and what came of it.
-pub(super) type Answered = (Lookup, Result<Arc<Found>, ApiError>);
+/// A schema that was looked for, and what came of it. The records of a chunk have one list of them, so that those of one
+/// schema copy what names it once and ask the registry's table once.
+pub(super) type Answered = (Lookup<'static>, Result<Arc<Found>, ApiError>);
+/// More schemas are not remembered from one record to the next: each is compared with all of them.
+const KEPT: usize = 8;
 
 impl RecordDocument<'_> {
     /// Looks for the schemas of a record that are not in `found` yet.
@@ -240,7 +263,7 @@ impl RecordDocument<'_> {
             let Some(Ok(Some(lookup))) = data.as_ref().map(|data| data.lookup(side, bounds)) else { continue };
             if !found.iter().any(|(known, _)| *known == lookup) {
                 let told = registry.find(&lookup).await.map_err(|error| of_registry(&error));
-                found.push((lookup, told));
+                found.push((lookup.into_owned(), told));
             }
         }
     }
@@ -302,11 +325,12 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Checks a document. What is not in it as it is goes into `decoded`; `found` are schemas that were looked for.
+    /// Checks a document. What is not in it as it is goes into `decoded`; `found` are schemas that were looked for, and those
+    /// that are known come to them.
     pub(super) fn read(
         document: &RecordDocument<'a>,
         bounds: &Bounds<'_>,
-        found: &[Answered],
+        found: &mut Vec<Answered>,
         decoded: &mut Vec<u8>,
     ) -> Result<Self, NoRecord> {
         if let Some(partition) = document.partition_id
@@ -314,14 +338,14 @@ impl<'a> Record<'a> {
         {
             return Err(ApiError::no_partition(bounds.topic, partition, bounds.partitions).into());
         }
-        let timestamp = match document.timestamp.as_deref() {
+        let timestamp = match &document.timestamp {
             None => None,
-            Some(text) => Some(time::parse(text).ok_or_else(|| {
+            Some(Text(text)) => Some(time::parse(text).ok_or_else(|| {
                 ApiError::bad_request(format!("timestamp {text:?} is no time as 2021-02-05T19:14:42Z is one"))
             })?),
         };
         let headers = document.headers.as_deref().filter(|headers| !headers.is_empty()).map(block).transpose()?;
-        let part = |data: &Option<Data<'a>>, side, decoded: &mut Vec<u8>| match data {
+        let mut part = |data: &Option<Data<'a>>, side, decoded: &mut Vec<u8>| match data {
             None => Ok((Payload::Null, None)),
             Some(data) => data.read(side, bounds, found, decoded),
         };
@@ -344,7 +368,7 @@ pub(super) fn too_large(max_record: usize) -> ApiError {
 fn block(headers: &[Header<'_>]) -> Result<HeaderBlock, ApiError> {
     let mut values = Vec::with_capacity(headers.len());
     for header in headers {
-        let value = header.value.as_deref().map(|value| BASE64_STANDARD.decode(value)).transpose();
+        let value = header.value.as_ref().map(|Text(value)| BASE64_STANDARD.decode(&**value)).transpose();
         values.push(value.map_err(|error| {
             ApiError::bad_request(format!("the header {:?} has a value that is not base64: {error}", header.name))
         })?);
@@ -453,4 +477,22 @@ pub(super) fn write_error(out: &mut Vec<u8>, error: &ApiError) {
 /// 400 for a document that is JSON and no record; `None` if it is no JSON at all.
 pub(super) fn not_a_record(error: &serde_json::Error) -> Option<ApiError> {
     error.is_data().then(|| ApiError::new(code::BAD_REQUEST, format!("the record is not as it must be: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_a_schema_is_copied_only_if_it_has_escapes() {
+        let document = r#"{"value":{"subject":"orders","schema":"{\"type\":\"int\"}"},"timestamp":"now",
+            "headers":[{"name":"a","value":"eA=="}]}"#;
+        let document: RecordDocument<'_> = serde_json::from_str(document).expect("a record");
+        let value = document.value.expect("a value");
+        let headers = document.headers.expect("headers");
+        for text in [value.subject, document.timestamp, headers.into_iter().next().expect("one").value] {
+            assert!(matches!(text, Some(Text(Cow::Borrowed(_)))));
+        }
+        assert!(matches!(value.schema, Some(Text(Cow::Owned(text))) if text == r#"{"type":"int"}"#));
+    }
 }

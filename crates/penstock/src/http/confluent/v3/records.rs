@@ -231,18 +231,18 @@ impl Stream {
         {
             return Err(ApiError::too_large(format!("the body is longer than {limit} bytes")));
         }
-        let read = self.with_sink(|sink, splitter| splitter.push(chunk, sink));
+        let read = self.with_sink(Vec::new(), |sink, splitter| splitter.push(chunk, sink));
         for document in std::mem::take(&mut self.waiting) {
             let Some(document) = document else {
-                self.with_sink(|sink, _| sink.long_document());
+                self.with_sink(Vec::new(), |sink, _| sink.long_document());
                 continue;
             };
             let mut found = Vec::new();
             if let Ok(parsed) = serde_json::from_slice::<RecordDocument<'_>>(&document) {
                 parsed.find_schemas(&Bounds::of(&self.topic, &self.context), &mut found).await;
             }
-            let read = self.with_sink(|sink, _| {
-                let is_read = sink.read(&document, &found)?;
+            let read = self.with_sink(found, |sink, _| {
+                let is_read = sink.read(&document)?;
                 if !is_read {
                     sink.refuse(&NoRecord::Waits.refusal());
                 }
@@ -253,14 +253,19 @@ impl Stream {
         read.map_err(broken)
     }
 
-    /// Runs `work`, which appends records, and accounts for them.
-    fn with_sink<T>(&mut self, work: impl FnOnce(&mut Sink<'_>, &mut DocumentSplitter) -> T) -> T {
+    /// Runs `work`, which appends records, and accounts for them; `found` are schemas that were looked for.
+    fn with_sink<T>(
+        &mut self,
+        found: Vec<Answered>,
+        work: impl FnOnce(&mut Sink<'_>, &mut DocumentSplitter) -> T,
+    ) -> T {
         let mut notes = self.pending.notes.borrow_mut();
         let mut sink = Sink {
             // One clock read a chunk.
             now: now_ms(),
             bounds: Bounds::of(&self.topic, &self.context),
             appender: self.topic.appender(&self.delivery, 0, HeaderBlock::none()),
+            found,
             scratch: &mut self.scratch,
             waiting: &mut self.waiting,
             notes: &mut notes.queue,
@@ -289,6 +294,7 @@ struct Sink<'a> {
     appender: Appender<'a>,
     bounds: Bounds<'a>,
     now: i64,
+    found: Vec<Answered>,
     scratch: &'a mut Vec<u8>,
     waiting: &'a mut Vec<Option<Vec<u8>>>,
     notes: &'a mut VecDeque<Note>,
@@ -305,7 +311,7 @@ impl Sink<'_> {
 
 impl Sink<'_> {
     /// Takes one document. `false`: its schema has to be looked for first.
-    fn read(&mut self, document: &[u8], found: &[Answered]) -> Result<bool, Broken> {
+    fn read(&mut self, document: &[u8]) -> Result<bool, Broken> {
         let document: RecordDocument<'_> = match serde_json::from_slice(document) {
             Ok(document) => document,
             Err(error) => match not_a_record(&error) {
@@ -317,7 +323,7 @@ impl Sink<'_> {
             },
         };
         self.scratch.clear();
-        let mut record = match Record::read(&document, &self.bounds, found, self.scratch) {
+        let mut record = match Record::read(&document, &self.bounds, &mut self.found, self.scratch) {
             Ok(record) => record,
             Err(NoRecord::Waits) => return Ok(false),
             Err(NoRecord::Refused(error)) => {
@@ -337,7 +343,7 @@ impl Sink<'_> {
 
 impl DocumentSink for Sink<'_> {
     fn document(&mut self, document: &[u8]) -> Result<(), Broken> {
-        if !self.waiting.is_empty() || !self.read(document, &[])? {
+        if !self.waiting.is_empty() || !self.read(document)? {
             self.waiting.push(Some(document.to_vec()));
         }
         Ok(())
