@@ -1,7 +1,7 @@
 //! End-to-end tests: real clients, the real bridge, a real Apache Kafka. One binary, so that clusters are shared.
 //!
 //! In reading order: the main job ([`uploads`], [`lines`], [`records`], [`keys`], [`progress`], [`encodings`],
-//! [`codecs`]), what is around it ([`topics`], [`reads`], [`groups`], [`confluent`], [`confluent_v3`], [`schemas`], [`openapi`], [`management`], [`configuration`], [`drain`],
+//! [`codecs`]), what is around it ([`topics`], [`reads`], [`groups`], [`transactions`], [`confluent`], [`confluent_v3`], [`schemas`], [`openapi`], [`management`], [`configuration`], [`drain`],
 //! [`fleet`], [`front_door`], [`authentication`], [`identities`]), then size and failure ([`connections`], [`large`], [`overload`], [`brokers`]), the command line
 //! ([`upload_command`], [`tail_command`]), and the [`fixture`] itself.
 
@@ -32,5 +32,6 @@ mod schemas;
 mod support;
 mod tail_command;
 mod topics;
+mod transactions;
 mod upload_command;
 mod uploads;

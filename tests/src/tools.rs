@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::Write,
-    process::{Command, Output, Stdio},
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
 use crate::{bridge::Bridge, distribution::Version, temp_dir, tls::certificates};
@@ -187,7 +187,6 @@ pub fn kcat_read(bootstrap: &str, topic: &str) -> Vec<Record> {
 /// Streams the values of a topic, each followed by `\n`, in order per partition, to `line(partition, value)` without
 /// holding them. For topics whose values have no line ends and do not fit in memory.
 pub fn kcat_read_lines(bootstrap: &str, topic: &str, mut line: impl FnMut(i32, &[u8])) {
-    use std::io::{BufRead, BufReader};
     let mut child = kcat()
         .args(["-C", "-q", "-e", "-o", "beginning", "-b", bootstrap, "-t", topic, "-X", "check.crcs=true"])
         .args(["-X", "queued.max.messages.kbytes=65536", "-f", "%p %s\n"])
@@ -249,14 +248,79 @@ pub fn console_producer(bootstrap: &str, topic: &str, properties: &[&str], lines
     assert!(output.status.success(), "console producer: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Runs one of Kafka's command line tools (4.1.1) to its end.
-pub fn java_tool(class: &str, arguments: &[&str], input: &[u8]) -> Output {
+/// Transactions of Java's producer in one partition, each under a name, which are open for as long as the test wants.
+/// Dropping this leaves them so, as a producer does that has died: the brokers abort them after 15 minutes.
+#[derive(Debug)]
+pub struct Transactions {
+    child: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Transactions {
+    /// Starts the producers' process.
+    pub fn new(bootstrap: &str, topic: &str, partition: i32) -> Self {
+        // Java compiles it first: a class of one file.
+        let program = file("Transactions.java", include_bytes!("Transactions.java"));
+        let mut child = java()
+            .args([&program, bootstrap, topic, &partition.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("java starts");
+        let answers = BufReader::new(child.stdout.take().expect("it is piped"));
+        Self { child, answers }
+    }
+
+    /// Writes records in the transaction `name`, which this begins if it is not open. They are acknowledged when it
+    /// returns. Values have no white space.
+    pub fn write(&mut self, name: &str, values: &[&str]) {
+        self.command(&format!("write {name} {}", values.join(" ")));
+    }
+
+    /// Commits. The coordinator has decided when it returns; the marker may still be on its way to the partition.
+    pub fn commit(&mut self, name: &str) {
+        self.command(&format!("commit {name}"));
+    }
+
+    /// The same, aborted.
+    pub fn abort(&mut self, name: &str) {
+        self.command(&format!("abort {name}"));
+    }
+
+    fn command(&mut self, command: &str) {
+        let stdin = self.child.stdin.as_mut().expect("it is piped");
+        writeln!(stdin, "{command}").expect("the producers' process reads");
+        loop {
+            let mut line = String::new();
+            let length = self.answers.read_line(&mut line).expect("UTF-8");
+            assert!(length > 0, "the producers' process has ended, and said why, instead of: {command}");
+            // Its log comes the same way.
+            if line == "done\n" {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Transactions {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A Java that is quick to start and small, with Kafka's classes (4.1.1). Arguments are added by the caller.
+fn java() -> Command {
     let mut command = Command::new("java");
     command
         .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-        .args(["-cp", Version::V4_1_1.class_path(), class])
-        .args(arguments);
-    with_input(&mut command, input)
+        .args(["-cp", Version::V4_1_1.class_path()]);
+    command
+}
+
+/// Runs one of Kafka's command line tools (4.1.1) to its end.
+pub fn java_tool(class: &str, arguments: &[&str], input: &[u8]) -> Output {
+    with_input(java().arg(class).args(arguments), input)
 }
 
 /// `bytes` run through a compressor of the system, as `gzip` or `zstd`.

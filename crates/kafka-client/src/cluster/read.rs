@@ -18,7 +18,7 @@ use tokio::time::Instant;
 pub enum OffsetSpec {
     /// The first one of the log.
     Earliest,
-    /// The one that the next record will get.
+    /// The one that the next record will get; for readers of committed records, the first that is not stable.
     Latest,
     /// Of the first record at or after this time, in ms since the epoch.
     Timestamp(i64),
@@ -53,14 +53,20 @@ pub struct Fetched {
 
 impl Cluster {
     /// An offset of one partition: see [`Cluster::list_offsets`].
-    pub async fn list_offset(&self, topic: &TopicInfo, partition: i32, at: OffsetSpec) -> Result<ListedOffset, Error> {
+    pub async fn list_offset(
+        &self,
+        topic: &TopicInfo,
+        partition: i32,
+        at: OffsetSpec,
+        isolation: Isolation,
+    ) -> Result<ListedOffset, Error> {
         let wanted = [(topic, partition, at)];
-        let mut listed = self.list_offsets(&wanted, Isolation::ReadUncommitted).await;
+        let mut listed = self.list_offsets(&wanted, isolation).await;
         listed.pop().unwrap_or(Err(Error::NoBroker("nothing was asked for")))
     }
 
     /// Offsets of many partitions, in their order, with one request to each leader. Leader moves are followed within the
-    /// request timeout.
+    /// request timeout. For readers of committed records a partition ends before its first open transaction (KIP-98).
     ///
     /// # Errors
     ///
@@ -106,7 +112,7 @@ impl Cluster {
         results
     }
 
-    /// One partition read, read_uncommitted: at once if there is anything at `offset`, else after up to `max_wait`. Empty
+    /// One partition read: at once if there is anything at `offset`, else after up to `max_wait`. Empty
     /// `records`: nothing came. `max_bytes` is exceeded by a single batch that is larger (KIP-74). Leader moves are followed
     /// inside, within the request timeout, and so is a leader that names a nearer replica (KIP-392). At most four reads of what is
     /// there go to one broker at a time; those that wait share requests.

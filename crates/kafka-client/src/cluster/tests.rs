@@ -216,7 +216,7 @@ async fn a_read_follows_its_leader() {
     assert_eq!(fetched.records.len(), batch().len());
     assert_eq!(fake.request_nodes(ApiKey::Fetch).last(), Some(&next));
     fake.set_leader("t", 0, first);
-    let end = cluster.list_offset(&topic, 0, OffsetSpec::Latest).await.expect("an offset");
+    let end = cluster.list_offset(&topic, 0, OffsetSpec::Latest, Isolation::ReadUncommitted).await.expect("an offset");
     assert_eq!(end.offset, Some(1));
     assert_eq!(fake.request_nodes(ApiKey::ListOffsets).last(), Some(&first));
 }

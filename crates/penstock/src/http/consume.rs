@@ -124,7 +124,7 @@ pub(crate) async fn read(
     if context.budget.refuses_new() {
         return Err(ApiError::overloaded());
     }
-    let mut offset = first_offset(context, &topic, partition, params.from).await?;
+    let mut offset = first_offset(context, &topic, partition, &params).await?;
     let deadline = Instant::now() + params.wait;
     let delivery = context.pipeline.delivery(None, 1);
     let mut charge = delivery.charge(0);
@@ -175,17 +175,22 @@ pub(crate) async fn read(
 }
 
 /// Where the read begins.
-async fn first_offset(context: &Context, topic: &TopicInfo, partition: i32, from: From) -> Result<i64, ApiError> {
-    let at = match from {
+async fn first_offset(
+    context: &Context,
+    topic: &TopicInfo,
+    partition: i32,
+    params: &ReadParams,
+) -> Result<i64, ApiError> {
+    let at = match params.from {
         From::Offset(offset) => return Ok(offset),
         From::Earliest => OffsetSpec::Earliest,
         From::Latest => OffsetSpec::Latest,
         From::Timestamp(timestamp) => OffsetSpec::Timestamp(timestamp),
     };
-    if let Some(offset) = list_offset(context, topic, partition, at).await? {
+    if let Some(offset) = list_offset(context, topic, partition, at, params.isolation).await? {
         return Ok(offset);
     }
-    let end = list_offset(context, topic, partition, OffsetSpec::Latest).await?;
+    let end = list_offset(context, topic, partition, OffsetSpec::Latest, params.isolation).await?;
     end.ok_or_else(ApiError::no_broker)
 }
 
@@ -194,8 +199,9 @@ pub(super) async fn list_offset(
     topic: &TopicInfo,
     partition: i32,
     at: OffsetSpec,
+    isolation: Isolation,
 ) -> Result<Option<i64>, ApiError> {
-    match tokio::time::timeout(PATIENCE, context.cluster.list_offset(topic, partition, at)).await {
+    match tokio::time::timeout(PATIENCE, context.cluster.list_offset(topic, partition, at, isolation)).await {
         Ok(Ok(listed)) => Ok(listed.offset),
         Ok(Err(error)) => Err(ApiError::of_client(&topic.name, &error)),
         Err(_) => Err(ApiError::no_broker()),
@@ -203,8 +209,8 @@ pub(super) async fn list_offset(
 }
 
 async fn out_of_range(context: &Context, topic: &TopicInfo, partition: i32, offset: i64) -> ApiError {
-    let earliest = list_offset(context, topic, partition, OffsetSpec::Earliest).await;
-    let latest = list_offset(context, topic, partition, OffsetSpec::Latest).await;
+    let earliest = list_offset(context, topic, partition, OffsetSpec::Earliest, Isolation::ReadUncommitted).await;
+    let latest = list_offset(context, topic, partition, OffsetSpec::Latest, Isolation::ReadUncommitted).await;
     match (earliest, latest) {
         (Ok(Some(earliest)), Ok(Some(latest))) => ApiError::bad_request(format!(
             "offset {offset} is not there: the partition's records begin at {earliest} and end before {latest}"

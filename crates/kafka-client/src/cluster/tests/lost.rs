@@ -28,7 +28,8 @@ async fn questions_are_asked_again() {
     for loss in losses() {
         let (fake, cluster, topic) = with_a_record().await;
         lose(&fake, ApiKey::ListOffsets, &loss, 2);
-        let end = cluster.list_offset(&topic, 0, OffsetSpec::Latest).await.expect("an offset");
+        let end =
+            cluster.list_offset(&topic, 0, OffsetSpec::Latest, Isolation::ReadUncommitted).await.expect("an offset");
         assert_eq!(end.offset, Some(1));
         lose(&fake, ApiKey::Fetch, &loss, 2);
         let fetched =

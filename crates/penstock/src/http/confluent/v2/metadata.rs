@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Request, StatusCode};
-use kafka_client::{OffsetSpec, PartitionInfo, TopicInfo};
+use kafka_client::{Isolation, OffsetSpec, PartitionInfo, TopicInfo};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Verb;
@@ -154,8 +154,8 @@ pub(super) async fn offsets(
     let info = topic_info(context, name).await?;
     existing(&info, partition)?;
     let (beginning, end) = tokio::try_join!(
-        list_offset(context, &info, partition, OffsetSpec::Earliest),
-        list_offset(context, &info, partition, OffsetSpec::Latest)
+        list_offset(context, &info, partition, OffsetSpec::Earliest, Isolation::ReadUncommitted),
+        list_offset(context, &info, partition, OffsetSpec::Latest, Isolation::ReadUncommitted)
     )?;
     let (Some(beginning_offset), Some(end_offset)) = (beginning, end) else {
         return Err(ApiError::no_broker());
