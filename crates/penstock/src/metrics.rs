@@ -65,6 +65,9 @@ struct Inner {
     fleet_answered: AtomicU64,
     fleet_unanswered: AtomicU64,
     fleet_refused: AtomicU64,
+    /// By [`Told`].
+    registry_requests: [AtomicU64; Told::ALL.len()],
+    registry_latency: Histogram,
     /// In the order in which they were asked for.
     routes: Mutex<Vec<RouteMetrics>>,
     body_bytes: AtomicU64,
@@ -131,6 +134,23 @@ impl LoginResult {
         [(Self::Ok, "ok"), (Self::Refused, "refused"), (Self::TooMany, "too_many"), (Self::Unavailable, "unavailable")];
 }
 
+/// What came of a request to the Schema Registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It told what was asked for.
+    Answered,
+    /// There is no such thing, or it is none.
+    Refused,
+    /// No answer that says either, in time or at all.
+    Failed,
+}
+
+impl Told {
+    /// In the order of their discriminants, with their labels.
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Answered, "answered"), (Self::Refused, "refused"), (Self::Failed, "failed")];
+}
+
 /// What can be read anew while the bridge runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reloaded {
@@ -194,6 +214,8 @@ impl Metrics {
             fleet_answered: AtomicU64::new(0),
             fleet_unanswered: AtomicU64::new(0),
             fleet_refused: AtomicU64::new(0),
+            registry_requests: Default::default(),
+            registry_latency: Histogram::new(&histogram::MICROSECONDS, Scale::MICRO),
             routes: Mutex::new(Vec::new()),
             body_bytes: AtomicU64::new(0),
             records_written: AtomicU64::new(0),
@@ -311,6 +333,12 @@ impl Metrics {
     /// A request on the fleet's listener was not the fleet's.
     pub(crate) fn fleet_refused(&self) {
         self.0.fleet_refused.fetch_add(1, Relaxed);
+    }
+
+    /// The Schema Registry was asked, `took` ago.
+    pub(crate) fn registry_asked(&self, told: Told, took: Duration) {
+        self.0.registry_requests[told as usize].fetch_add(1, Relaxed);
+        self.0.registry_latency.observe_duration(took);
     }
 
     /// Body bytes that a client sent, decrypted, before `Content-Encoding` is undone. Called per chunk.

@@ -32,6 +32,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use crate::config::{self, SubjectNames};
+use crate::metrics::Metrics;
 use api::{Api, Described, Reference};
 use avro::Avro;
 use json_schema::JsonSchema;
@@ -303,8 +304,8 @@ impl State {
 
 impl Registry {
     /// Asks nothing yet.
-    pub(crate) fn new(settings: config::SchemaRegistry) -> Self {
-        let api = Api::new(settings.endpoint.clone());
+    pub(crate) fn new(settings: config::SchemaRegistry, metrics: Metrics) -> Self {
+        let api = Api::new(settings.endpoint.clone(), metrics);
         Self { settings, api, searches: Semaphore::new(SEARCHES), state: Mutex::default() }
     }
 

@@ -209,7 +209,8 @@ impl Server {
             }
         };
         let telemetry = Arc::new(Telemetry::new(&config, spans));
-        let schemas = config.schema_registry.clone().map(|settings| Arc::new(Registry::new(settings)));
+        let schemas = config.schema_registry.clone();
+        let schemas = schemas.map(|settings| Arc::new(Registry::new(settings, metrics.clone())));
         let access = Arc::new(Access::new(config.access.clone()));
         let consumers = Consumers::new(config.consumers.clone(), budget.clone(), metrics.clone());
         let fleet = match (&config.fleet, &fleet_listener) {

@@ -19,7 +19,8 @@ use prometheus_client::{
 };
 
 use super::{
-    Inner, LoginResult, Metrics, NEVER, ProxyRefusal, Reloaded, RouteMetrics, histogram::Histogram, process::Process,
+    Inner, LoginResult, Metrics, NEVER, ProxyRefusal, Reloaded, RouteMetrics, Told, histogram::Histogram,
+    process::Process,
 };
 use crate::auth::Scheme;
 
@@ -127,6 +128,18 @@ impl Inner {
             "Requests on the fleet's listener that no bridge of the fleet signed, or not now.",
         )?
         .value(&self.fleet_refused.load(Relaxed))?;
+        let mut asked = out.counter(
+            "penstock_schema_registry_requests_total",
+            "Requests to the Schema Registry by outcome: answered, refused (it knows no such schema, or it is none), failed.",
+        )?;
+        for (told, label) in Told::ALL {
+            asked.labelled(&[("outcome", label)], &self.registry_requests[told as usize].load(Relaxed))?;
+        }
+        out.histogram(
+            "penstock_schema_registry_request_duration_seconds",
+            "From a request to the Schema Registry begun to its answer read, connecting included.",
+        )?
+        .distribution(&self.registry_latency)?;
 
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         out.gauge("penstock_http_requests_in_flight", "Requests whose answer is not over.")?

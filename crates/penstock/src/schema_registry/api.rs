@@ -6,9 +6,11 @@ use std::fmt;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{RegistryError, SchemaType};
 use crate::client::{self, Endpoint, RequestBody};
+use crate::metrics::{Metrics, Told};
 
 /// Bytes of an answer: a schema's text with its quotes escaped.
 const ANSWER_BYTES: usize = 2 << 20;
@@ -19,7 +21,10 @@ const MEDIA: HeaderValue = HeaderValue::from_static("application/vnd.schemaregis
 
 /// Where the registry is. Each question has a connection of its own: they are rare.
 #[derive(Debug)]
-pub(super) struct Api(Endpoint);
+pub(super) struct Api {
+    endpoint: Endpoint,
+    metrics: Metrics,
+}
 
 /// What the registry tells of a schema.
 #[derive(Debug, Deserialize)]
@@ -58,8 +63,8 @@ pub(super) struct Registered {
 }
 
 impl Api {
-    pub(super) const fn new(endpoint: Endpoint) -> Self {
-        Self(endpoint)
+    pub(super) const fn new(endpoint: Endpoint, metrics: Metrics) -> Self {
+        Self { endpoint, metrics }
     }
 
     pub(super) async fn by_id(&self, id: i32) -> Result<Described, RegistryError> {
@@ -99,8 +104,25 @@ impl Api {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<T, RegistryError> {
-        let unavailable = |error: &dyn fmt::Display| RegistryError::Unavailable(format!("{}: {error}", self.0));
-        let mut request = self.0.request(path).method(method).header(ACCEPT, MEDIA);
+        let mut counted = Counted { metrics: &self.metrics, begun: Instant::now(), told: Told::Failed };
+        let answer = self.exchange(method, path, body).await;
+        counted.told = match &answer {
+            Ok(_) => Told::Answered,
+            Err(RegistryError::Refused(_)) => Told::Refused,
+            Err(RegistryError::Unavailable(_)) => Told::Failed,
+        };
+        answer
+    }
+
+    async fn exchange<T: for<'de> Deserialize<'de>>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<T, RegistryError> {
+        let endpoint = &self.endpoint;
+        let unavailable = |error: &dyn fmt::Display| RegistryError::Unavailable(format!("{endpoint}: {error}"));
+        let mut request = endpoint.request(path).method(method).header(ACCEPT, MEDIA);
         let body = match body {
             None => RequestBody::Empty,
             Some(body) => {
@@ -109,7 +131,7 @@ impl Api {
             }
         };
         let request = request.body(body).map_err(|error| unavailable(&error))?;
-        let mut connection = self.0.connect().await.map_err(|error| unavailable(&error))?;
+        let mut connection = endpoint.connect().await.map_err(|error| unavailable(&error))?;
         let answer = connection.send(request).await.map_err(|error| unavailable(&error))?;
         let status = answer.status();
         let body = client::whole(answer.into_body(), ANSWER_BYTES).await.map_err(|error| unavailable(&error))?;
@@ -120,10 +142,23 @@ impl Api {
     }
 }
 
+/// A request under way. It is counted when it is dropped: also if nobody waits for its answer any longer.
+struct Counted<'a> {
+    metrics: &'a Metrics,
+    begun: Instant,
+    told: Told,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.registry_asked(self.told, self.begun.elapsed());
+    }
+}
+
 /// Who it is: host and port.
 impl fmt::Display for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.endpoint.fmt(f)
     }
 }
 

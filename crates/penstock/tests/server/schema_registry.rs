@@ -276,6 +276,38 @@ fn a_registry_that_is_away_is_no_concern_of_other_formats() {
 }
 
 #[test]
+fn what_the_registry_is_asked_is_counted_by_what_came_of_it() {
+    run(async {
+        let (bridge, registry) = start("").await;
+        let counted = async || {
+            let text = bridge.manage("/metrics").await.text();
+            [
+                "requests_total{outcome=\"answered\"}",
+                "requests_total{outcome=\"refused\"}",
+                "requests_total{outcome=\"failed\"}",
+                "request_duration_seconds_count",
+            ]
+            .map(|series| {
+                let series = format!("penstock_schema_registry_{series} ");
+                let value = text.lines().find_map(|line| line.strip_prefix(&*series));
+                value.and_then(|value| value.parse::<u64>().ok()).expect("a count")
+            })
+        };
+        let by_text = json!({"value_schema": ORDER, "records": [{"value": {"id": 1, "note": null}}]});
+        assert_eq!(produce(&bridge, "avro", &by_text).await.status, 200);
+        // It is known by now.
+        assert_eq!(produce(&bridge, "avro", &by_text).await.status, 200);
+        assert_eq!(counted().await, [1, 0, 0, 1]);
+        let by_id = |id: i32| json!({"value_schema_id": id, "records": [{"value": 1}]});
+        assert_eq!(produce(&bridge, "avro", &by_id(98)).await.error_code(), 42205);
+        assert_eq!(counted().await, [1, 1, 0, 2]);
+        registry.lock().expect("alive").login = Some("Basic eDp5".to_owned());
+        assert_eq!(produce(&bridge, "avro", &by_id(99)).await.error_code(), 40801);
+        assert_eq!(counted().await, [1, 1, 1, 3]);
+    });
+}
+
+#[test]
 fn a_schema_is_registered_only_where_the_settings_say_so_and_with_a_login() {
     run(async {
         let folder = tempfile::tempdir().expect("a folder");
