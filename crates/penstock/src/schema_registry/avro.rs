@@ -237,6 +237,15 @@ mod tests {
     }
 
     #[test]
+    fn a_double_is_the_same_in_both_encodings() {
+        for number in [5.996_366_710_525_267_5e202, f64::MIN_POSITIVE, f64::MAX, 0.1 + 0.2] {
+            let bytes = number.to_le_bytes();
+            let json: Value = serde_json::from_str(&decoded("\"double\"", &bytes).expect("a double")).expect("JSON");
+            assert_eq!(encoded("\"double\"", &json).as_deref(), Ok(&bytes[..]), "{number:e}");
+        }
+    }
+
+    #[test]
     fn other_writers_blocks_and_numbers_are_read() {
         let array = "{\"type\":\"array\",\"items\":\"long\"}";
         // A block with its size in bytes (a negative count), then another.
