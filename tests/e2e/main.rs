@@ -2,7 +2,7 @@
 //!
 //! In reading order: the main job ([`uploads`], [`lines`], [`records`], [`keys`], [`progress`], [`encodings`],
 //! [`codecs`]), what is around it ([`topics`], [`reads`], [`groups`], [`transactions`], [`confluent`], [`confluent_v3`], [`schemas`], [`openapi`], [`management`], [`configuration`], [`drain`],
-//! [`fleet`], [`front_door`], [`authentication`], [`identities`]), then size and failure ([`connections`], [`large`], [`overload`], [`brokers`]), the command line
+//! [`fleet`], [`front_door`], [`authentication`], [`identities`]), then size and failure ([`connections`], [`large`], [`overload`], [`brokers`], [`racks`]), the command line
 //! ([`upload_command`], [`tail_command`]), and the [`fixture`] itself.
 
 mod authentication;
@@ -26,6 +26,7 @@ mod management;
 mod openapi;
 mod overload;
 mod progress;
+mod racks;
 mod reads;
 mod records;
 mod schemas;

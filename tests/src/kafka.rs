@@ -204,6 +204,11 @@ impl Cluster {
         servers.join(",")
     }
 
+    /// The rack of a node (`broker.rack`), by index: each has its own.
+    pub fn rack(node: usize) -> String {
+        format!("az{}", node + 1)
+    }
+
     /// The port of each node's client listener, by index. Node ids are index + 1.
     pub fn ports(&self) -> Vec<u16> {
         self.nodes.iter().map(|node| node.port).collect()
@@ -366,8 +371,10 @@ group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
 log.retention.ms=-1
 log.cleaner.dedupe.buffer.size=4194304
+broker.rack={}
 ",
-        node.dir.join("data").display()
+        node.dir.join("data").display(),
+        Cluster::rack(node.id - 1)
     );
     for (name, value) in settings {
         writeln!(text, "{name}={value}").expect("a String takes it");

@@ -10,7 +10,15 @@
 //! lost after the broker has acted (lose, then cut), a host that vanished (stall), one whose process is gone
 //! (refuse).
 
-use std::{io, net::Ipv4Addr, time::Duration};
+use std::{
+    io,
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -52,6 +60,7 @@ pub struct Proxy {
     pub port: u16,
     way: watch::Sender<Way>,
     cuts: watch::Sender<Cut>,
+    replied: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -60,11 +69,18 @@ impl Proxy {
         let port = free_port();
         let way = watch::Sender::new(Way::Open);
         let cuts = watch::Sender::new(Cut::Close);
-        let acceptor = Acceptor { port, target, way: way.subscribe(), cuts: cuts.subscribe() };
+        let replied = Arc::default();
+        let acceptor =
+            Acceptor { port, target, way: way.subscribe(), cuts: cuts.subscribe(), replied: Arc::clone(&replied) };
         let listener = runtime.block_on(acceptor.listen());
         // Ends when this `Proxy` is dropped and with it the sender of its commands.
         runtime.spawn(acceptor.run(listener));
-        Self { port, way, cuts }
+        Self { port, way, cuts, replied }
+    }
+
+    /// Bytes of replies that were passed on, since it was started.
+    pub fn replied(&self) -> u64 {
+        self.replied.load(Ordering::Relaxed)
     }
 
     /// Says what happens to bytes from now on.
@@ -83,6 +99,7 @@ struct Acceptor {
     target: u16,
     way: watch::Receiver<Way>,
     cuts: watch::Receiver<Cut>,
+    replied: Arc<AtomicU64>,
 }
 
 impl Acceptor {
@@ -110,7 +127,7 @@ impl Acceptor {
                     let Ok((client, _)) = accepted else { continue };
                     let (way, mut cuts) = (self.way.clone(), self.cuts.clone());
                     cuts.mark_unchanged();
-                    tokio::spawn(connection(client, self.target, way, cuts));
+                    tokio::spawn(connection(client, self.target, way, cuts, Arc::clone(&self.replied)));
                 }
             }
         }
@@ -125,7 +142,13 @@ async fn accept(listener: Option<&TcpListener>) -> Option<io::Result<(TcpStream,
 }
 
 /// One connection, to its end or its cut.
-async fn connection(mut client: TcpStream, target: u16, way: watch::Receiver<Way>, mut cuts: watch::Receiver<Cut>) {
+async fn connection(
+    mut client: TcpStream,
+    target: u16,
+    way: watch::Receiver<Way>,
+    mut cuts: watch::Receiver<Cut>,
+    replied: Arc<AtomicU64>,
+) {
     let Ok(mut broker) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else {
         // Nobody there: the closest to a refusal that is left after an accept.
         reset(&client);
@@ -136,8 +159,8 @@ async fn connection(mut client: TcpStream, target: u16, way: watch::Receiver<Way
     let how = {
         let (from_client, to_client) = client.split();
         let (from_broker, to_broker) = broker.split();
-        let requests = relay(from_client, to_broker, false, way.clone());
-        let replies = relay(from_broker, to_client, true, way);
+        let requests = relay(from_client, to_broker, None, way.clone());
+        let replies = relay(from_broker, to_client, Some(&replied), way);
         tokio::select! {
             ended = async { tokio::try_join!(requests, replies) } => ended.map_or(Cut::Reset, |_| Cut::Close),
             refused = refusal.wait_for(|way| *way == Way::Refused) => refused.map_or(Cut::Close, |_| Cut::Reset),
@@ -156,11 +179,11 @@ fn reset(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
 }
 
-/// Carries bytes in one direction until its end, as the way allows.
+/// Carries bytes in one direction until its end, as the way allows. Replies are counted.
 async fn relay(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    replies: bool,
+    replies: Option<&AtomicU64>,
     mut way: watch::Receiver<Way>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
@@ -170,7 +193,7 @@ async fn relay(
             let now = *way.borrow_and_update();
             match now {
                 Way::Open => break true,
-                Way::LoseReplies => break !replies,
+                Way::LoseReplies => break replies.is_none(),
                 Way::Slow(by) => {
                     tokio::time::sleep(by).await;
                     break true;
@@ -186,6 +209,10 @@ async fn relay(
             return to.shutdown().await;
         }
         if passes {
+            if let Some(replied) = replies {
+                // Before the reader can have them.
+                replied.fetch_add(count as u64, Ordering::Relaxed);
+            }
             to.write_all(&buffer[..count]).await?;
         }
     }

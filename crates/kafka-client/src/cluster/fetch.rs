@@ -22,7 +22,8 @@
 //! clients, and requests here are put together anew each time. They do not pay.
 //!
 //! *Nearest replicas* (KIP-392): with a rack, a leader may name a follower to read from. That is believed for as long as
-//! metadata is, or until the follower refuses.
+//! metadata is, or until the follower refuses or cannot be asked. Then the leader is asked without the rack, for as long
+//! as metadata is believed: it would go on naming a follower that only this client cannot reach.
 
 use super::{Cluster, Core, TopicError, admin::no_such_part, brokers::lock, read::Fetched};
 use crate::{
@@ -83,7 +84,8 @@ pub(crate) struct ReadPlace {
     pub(crate) leader_epoch: i32,
 }
 
-/// Replicas to read instead of leaders, and until when. `None`: the leader, for the replica that it named has refused.
+/// Replicas to read instead of leaders, and until when. `None`: the leader, for the replica that it named has refused, cannot
+/// be asked or is not known.
 #[derive(Debug, Default)]
 pub(super) struct Nearest(HashMap<(Arc<str>, i32), (Option<i32>, Instant)>);
 
@@ -184,13 +186,21 @@ impl Core {
                 one.max_bytes = one.max_bytes.min(max_bytes);
             }
             let (request, max_version) = self.request(isolation, &wanted, max_bytes, Duration::ZERO);
-            // The connection is busy until the answer is there, whether or not the caller waits for it.
-            let call = async move { lent.connection().call(&request, max_version, Duration::ZERO).await };
+            // The connection is busy until the answer is there, whether or not the caller waits for it; and a broker that
+            // does not answer is noticed, even if no caller has the patience.
+            let core = self.clone();
+            let call = async move {
+                let answer = lent.connection().call(&request, max_version, Duration::ZERO).await;
+                answer.inspect_err(|_| core.pass_over(broker))
+            };
             self.brokers.detached(call).await
         };
         match result.await {
             Ok(answer) => self.parts(broker, answer, &wanted),
-            Err(error) => Err(self.failed_at(broker, error)),
+            Err(error) => {
+                self.pass_over(broker);
+                Err(error)
+            }
         }
     }
 
@@ -257,7 +267,7 @@ impl Core {
         let parts = match result.await {
             Ok(parts) => parts,
             Err(error) => {
-                let error = self.failed_at(broker, error);
+                self.pass_over(broker);
                 for one in waiting {
                     // Who has gone does not mind.
                     let _ = one.reply.send(Err(error.clone()));
@@ -358,11 +368,17 @@ impl Core {
             self.apply_leader_hint((&topic.name, topic.id), partition, leader, epoch, endpoints);
         }
         let lease = self.config().metadata_max_age;
-        let leader = usize::try_from(partition).ok().and_then(|index| topic.partitions.get(index)?.leader);
+        let info = usize::try_from(partition).ok().and_then(|index| topic.partitions.get(index));
+        let leader = info.and_then(|info| info.leader);
         match part.error.ok() {
             Ok(()) => {
                 if let Some(replica) = part.preferred_replica.filter(|replica| *replica != broker) {
-                    lock(&self.nearest).remember(&topic.name, partition, Some(replica), lease);
+                    // One that is not known to have the partition cannot be asked, until metadata says more.
+                    let known = info.is_some_and(|info| info.replicas.contains(&replica));
+                    if !known {
+                        self.request_refresh();
+                    }
+                    lock(&self.nearest).remember(&topic.name, partition, known.then_some(replica), lease);
                     return Part::Elsewhere;
                 }
                 Part::Fetched(Fetched {
@@ -382,10 +398,12 @@ impl Core {
         }
     }
 
-    /// A broker that could not be asked is nobody's nearest.
-    fn failed_at(&self, broker: i32, error: Error) -> Error {
-        lock(&self.nearest).0.retain(|_, (replica, _)| *replica != Some(broker));
-        error
+    /// A broker that could not be asked is nobody's nearest for a while.
+    fn pass_over(&self, broker: i32) {
+        let until = Instant::now() + self.config().metadata_max_age;
+        for nearest in lock(&self.nearest).0.values_mut().filter(|(replica, _)| *replica == Some(broker)) {
+            *nearest = (None, until);
+        }
     }
 
     /// The topic as it is known now, if it still has the id that the caller knows.

@@ -359,7 +359,8 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Text,
         Default::Unset("none"),
         "Where this instance runs, in the brokers' own words (on MSK: the availability zone's id), told to brokers when \
-         records are read.",
+         records are read: where they choose replicas by rack (KIP-392), a partition is read from the one in this rack. When that \
+         cannot be reached, from the leader, for five minutes.",
     ),
     key(
         "kafka.ca",
