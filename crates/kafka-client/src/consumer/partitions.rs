@@ -1,19 +1,21 @@
-//! What a consumer reads: positions, what was fetched of each partition, and what is to be fetched next.
+//! What a consumer reads: positions, and what was fetched of each partition.
+//!
+//! * [`positions`]: where to begin
+//! * [`fetch`]: what is to be fetched next, and what came of it
 
-use super::assignor::PartitionCounts;
+mod fetch;
+mod positions;
+
+pub(super) use fetch::Arrived;
+
 use super::cursor::{Cursor, Room};
-use super::{Account, ConsumerError, Held, OffsetReset, PartitionRecords, Shared, TopicPartition, Wants, by_topic};
-use crate::cluster::{Fetched, Part, Wanted, lock};
-use crate::{Error, ErrorCode, GroupOffset, Membership, OffsetSpec};
+use super::{Account, ConsumerError, Held, PartitionRecords, TopicPartition, Wants};
+use crate::{Error, GroupOffset, Membership};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-/// How long a fetch at the end of the log waits before it is begun anew.
-const WAIT: Duration = Duration::from_secs(5);
-/// What a fetch that waits asks for: what comes then is new.
-const WAITING_BYTES: i32 = 64 * 1024;
 /// The pause after a partition could not be read, or no memory was left.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The same where nothing changes soon.
@@ -100,15 +102,6 @@ pub(super) struct Partitions {
     troubles: VecDeque<ConsumerError>,
     versions: u64,
     served: u64,
-}
-
-/// The answer to a fetch.
-#[derive(Debug)]
-pub(super) struct Arrived {
-    broker: i32,
-    asked: Vec<(TopicPartition, u64)>,
-    result: Result<Vec<Part>, Error>,
-    held: Held,
 }
 
 impl Partitions {
@@ -349,351 +342,7 @@ impl Partitions {
         }
         Ok(taken)
     }
-}
 
-/// What one broker is to be asked.
-struct Ask {
-    asked: Vec<(TopicPartition, u64)>,
-    wanted: Vec<Wanted>,
-    at_end: bool,
-}
-
-impl Shared {
-    /// Begins the fetches that are due. When the next one will be, if it is known.
-    pub(super) fn fetch(self: &Arc<Self>) -> Option<Instant> {
-        let now = Instant::now();
-        let mut due: Option<Instant> = None;
-        let mut asks: HashMap<i32, Ask> = HashMap::new();
-        {
-            let mut state = lock(&self.state);
-            let state = &mut *state;
-            // A broker is asked when nothing of its own is left: a request for one partition that waits at its end would
-            // hold up the others'.
-            let mut full: HashSet<i32> = HashSet::new();
-            let mut candidates = Vec::new();
-            for (partition, one) in &state.partitions {
-                if one.paused {
-                    continue;
-                }
-                let place = self.cluster.read_place(&partition.0, partition.1);
-                if one.fetched.is_some() {
-                    full.extend(place.map(|place| place.broker));
-                } else if !one.busy
-                    && let Some(position) = one.position
-                {
-                    match one.not_before.filter(|at| *at > now) {
-                        Some(at) => due = Some(due.map_or(at, |due| due.min(at))),
-                        None => candidates.push((one.served, partition.clone(), position, place)),
-                    }
-                }
-            }
-            candidates.sort_by_key(|(served, ..)| *served);
-            for (_, partition, position, place) in candidates {
-                let Some(one) = state.partitions.get_mut(&partition) else { continue };
-                let Some(place) = place else {
-                    one.not_before = Some(now + PAUSE);
-                    due = Some(due.map_or(now + PAUSE, |due| due.min(now + PAUSE)));
-                    self.look_up(&partition.0);
-                    continue;
-                };
-                if full.contains(&place.broker) || (state.asked.contains(&place.broker) && !one.fresh) {
-                    continue;
-                }
-                one.busy = true;
-                one.fresh = false;
-                let ask = asks.entry(place.broker);
-                let ask = ask.or_insert_with(|| Ask { asked: Vec::new(), wanted: Vec::new(), at_end: true });
-                ask.at_end &= one.at_end;
-                ask.asked.push((partition.clone(), one.version));
-                ask.wanted.push(Wanted {
-                    topic: place.topic,
-                    partition: partition.1,
-                    leader_epoch: place.leader_epoch,
-                    offset: position,
-                    max_bytes: i32::try_from(self.config.fetch_bytes).unwrap_or(i32::MAX),
-                });
-            }
-            state.asked.extend(asks.keys());
-        }
-        for (broker, ask) in asks {
-            self.cluster.spawn(self.clone().ask(broker, ask));
-        }
-        due
-    }
-
-    /// Brings a topic into the snapshot, or its new leaders.
-    fn look_up(&self, topic: &Arc<str>) {
-        let (cluster, topic) = (self.cluster.clone(), topic.clone());
-        self.cluster.spawn(async move {
-            if cluster.topic(&topic).await.is_ok() {
-                cluster.request_refresh();
-            }
-        });
-    }
-
-    /// Asks one broker; what it answers comes to the next poll.
-    async fn ask(self: Arc<Self>, broker: i32, ask: Ask) {
-        let isolation = self.config.isolation;
-        let mut closing = self.closing.subscribe();
-        let work = async {
-            if !ask.at_end {
-                let share = loop {
-                    match self.account.share(self.config.fetch_bytes) {
-                        Some(share) => break share,
-                        None => sleep(PAUSE).await,
-                    }
-                };
-                let mut promised = None;
-                let max_bytes = || {
-                    promised = Some(self.account.charge(share));
-                    i32::try_from(share).unwrap_or(i32::MAX)
-                };
-                let result = self.cluster.fetch_there(broker, isolation, ask.wanted.clone(), max_bytes).await;
-                let came = match &result {
-                    Ok(parts) => parts.iter().any(|part| !matches!(part, Part::Fetched(f) if f.records.is_empty())),
-                    Err(_) => true,
-                };
-                if came {
-                    // Charged for what came before what was promised is given back.
-                    let held = self.account.charge(bytes_of(&result));
-                    drop(promised);
-                    return (result, held);
-                }
-            }
-            let mut wanted = ask.wanted;
-            for one in &mut wanted {
-                one.max_bytes = one.max_bytes.min(WAITING_BYTES);
-            }
-            let until = Instant::now() + WAIT;
-            let result = self.cluster.fetch_coming(broker, isolation, wanted, WAITING_BYTES, until).await;
-            let held = self.account.charge(bytes_of(&result));
-            (result, held)
-        };
-        let (result, held) = tokio::select! {
-            done = work => done,
-            _ = closing.wait_for(|closing| *closing) => return,
-        };
-        // Fails when the consumer is gone.
-        let _ = self.arrived.send(Arrived { broker, asked: ask.asked, result, held });
-    }
-
-    /// Takes in what a broker answered.
-    pub(super) fn handle_arrived(self: &Arc<Self>, arrived: Arrived) {
-        let Arrived { broker, asked, result, held } = arrived;
-        let mut lost = Vec::new();
-        {
-            let mut state = lock(&self.state);
-            let state = &mut *state;
-            state.asked.remove(&broker);
-            let parts = match result {
-                Ok(parts) => parts,
-                Err(error) => {
-                    self.cluster.request_refresh();
-                    asked.iter().map(|_| Part::Failed(error.clone())).collect()
-                }
-            };
-            for ((partition, version), part) in asked.into_iter().zip(parts) {
-                let Some(one) = state.partitions.get_mut(&partition).filter(|one| one.version == version) else {
-                    continue;
-                };
-                one.busy = false;
-                let position = one.position.unwrap_or(0);
-                match part {
-                    Part::Elsewhere => {}
-                    Part::Fetched(Fetched { high_watermark, records, aborted, .. }) => {
-                        one.high_watermark = high_watermark;
-                        one.at_end = records.is_empty();
-                        if !records.is_empty() {
-                            let (isolation, max) = (self.config.isolation, self.config.max_inflated);
-                            let cursor = Cursor::new(records, position, isolation, aborted, max);
-                            one.fetched = Some((cursor, held.clone()));
-                        }
-                    }
-                    Part::Failed(error) => match error.code() {
-                        Some(ErrorCode::OFFSET_OUT_OF_RANGE) => {
-                            if self.config.reset == OffsetReset::None {
-                                one.not_before = Some(Instant::now() + LONG_PAUSE);
-                                state.trouble(ConsumerError::OutOfRange(partition.0, partition.1, position));
-                            } else {
-                                tracing::warn!(
-                                    topic = %partition.0, partition = partition.1, offset = position,
-                                    "the offset is out of range; it is reset"
-                                );
-                                one.position = None;
-                                one.busy = true;
-                                lost.push((partition, version));
-                            }
-                        }
-                        _ => {
-                            let passes = error.is_retriable();
-                            if error.invalidates_metadata() {
-                                self.cluster.request_refresh();
-                            }
-                            one.not_before = Some(Instant::now() + if passes { PAUSE } else { LONG_PAUSE });
-                            if !passes {
-                                state.trouble(error.into());
-                            }
-                        }
-                    },
-                }
-            }
-        }
-        if !lost.is_empty() {
-            self.cluster.spawn(self.clone().reset(lost));
-        }
-    }
-
-    /// Finds where to begin with these, in the background.
-    pub(super) fn find_positions(self: &Arc<Self>, partitions: Vec<TopicPartition>) {
-        if partitions.is_empty() {
-            return;
-        }
-        let versions = {
-            let mut state = lock(&self.state);
-            let mut versions = Vec::with_capacity(partitions.len());
-            for partition in partitions {
-                if let Some(one) = state.partitions.get_mut(&partition) {
-                    one.busy = true;
-                    versions.push((partition, one.version));
-                }
-            }
-            versions
-        };
-        self.cluster.spawn(self.clone().from_committed(versions));
-    }
-
-    async fn from_committed(self: Arc<Self>, mut open: Vec<(TopicPartition, u64)>) {
-        let mut committed = Vec::new();
-        if let Some(group) = &self.config.group {
-            loop {
-                self.keep_current(&mut open);
-                if open.is_empty() {
-                    return;
-                }
-                let names: Vec<TopicPartition> = open.iter().map(|(partition, _)| partition.clone()).collect();
-                match self.cluster.group_offsets(group, Some(by_topic(&names))).await {
-                    Ok(offsets) => {
-                        committed = offsets;
-                        break;
-                    }
-                    Err(error) => {
-                        tracing::warn!(%group, %error, "no committed offsets yet");
-                        if !error.is_retriable() {
-                            lock(&self.state).trouble(error.into());
-                        }
-                        sleep(LONG_PAUSE).await;
-                    }
-                }
-            }
-        }
-        let mut found: HashMap<TopicPartition, (i64, bool)> =
-            committed.into_iter().map(|one| ((one.topic, one.partition), (one.offset, true))).collect();
-        {
-            let mut state = lock(&self.state);
-            for (partition, _) in &open {
-                if let Some(&at_least) = self.config.at_least.get(partition)
-                    && state.begun.insert(partition.clone())
-                    && found.get(partition).is_none_or(|(offset, _)| *offset < at_least)
-                {
-                    found.insert(partition.clone(), (at_least, false));
-                }
-            }
-        }
-        let mut new = Vec::new();
-        {
-            let mut state = lock(&self.state);
-            for (partition, version) in open {
-                let committed = found.get(&partition).map(|(offset, _)| *offset);
-                if state.goes_on(&partition, version, committed) {
-                    continue;
-                }
-                if committed.is_none() {
-                    new.push((partition, version));
-                    continue;
-                }
-                let (offset, committed) = found[&partition];
-                state.begin_at(&partition, version, offset, committed.then_some(offset));
-            }
-        }
-        self.changed.notify_waiters();
-        self.reset(new).await;
-    }
-
-    /// Begins where the configuration says when no offset does.
-    async fn reset(self: Arc<Self>, mut open: Vec<(TopicPartition, u64)>) {
-        let at = match self.config.reset {
-            OffsetReset::Earliest => OffsetSpec::Earliest,
-            OffsetReset::Latest => OffsetSpec::Latest,
-            OffsetReset::None => {
-                let mut state = lock(&self.state);
-                for ((topic, partition), _) in open {
-                    state.trouble(ConsumerError::NoOffset(topic, partition));
-                }
-                drop(state);
-                self.changed.notify_waiters();
-                return;
-            }
-        };
-        loop {
-            self.keep_current(&mut open);
-            if open.is_empty() {
-                return;
-            }
-            let wanted: Vec<_> = open.iter().map(|(partition, _)| (partition.clone(), at)).collect();
-            let listed = self.list_offsets(&wanted).await;
-            let mut left = Vec::new();
-            {
-                let mut state = lock(&self.state);
-                for ((partition, version), listed) in open.into_iter().zip(listed) {
-                    match listed.map(|listed| listed.offset) {
-                        // Not committed yet: whoever has the partition next must not begin elsewhere.
-                        Ok(Some(offset)) => state.begin_at(&partition, version, offset, None),
-                        Ok(None) => left.push((partition, version)),
-                        Err(error) => {
-                            tracing::debug!(topic = %partition.0, partition = partition.1, %error, "no offset yet");
-                            if !error.is_retriable() {
-                                state.trouble(error.into());
-                            }
-                            left.push((partition, version));
-                        }
-                    }
-                }
-            }
-            self.delivered.notify_one();
-            self.changed.notify_waiters();
-            open = left;
-            if !open.is_empty() {
-                sleep(LONG_PAUSE).await;
-            }
-        }
-    }
-
-    /// Leaves out what is not read any more, or was sought elsewhere.
-    fn keep_current(&self, open: &mut Vec<(TopicPartition, u64)>) {
-        let state = lock(&self.state);
-        open.retain(|(partition, version)| state.partitions.get(partition).is_some_and(|one| one.version == *version));
-        if *self.closing.borrow() {
-            open.clear();
-        }
-    }
-
-    /// Partitions of these topics, as far as they are there.
-    pub(super) async fn count(&self, topics: &[Arc<str>]) -> PartitionCounts {
-        let mut counts = PartitionCounts::new();
-        for topic in topics {
-            match self.cluster.topic(topic).await {
-                Ok(info) => {
-                    let count = i32::try_from(info.partitions.len()).unwrap_or(i32::MAX);
-                    counts.insert(topic.clone(), count);
-                }
-                Err(error) => tracing::debug!(%topic, %error, "a topic of the group"),
-            }
-        }
-        counts
-    }
-}
-
-impl Partitions {
     fn begin_at(&mut self, partition: &TopicPartition, version: u64, offset: i64, committed: Option<i64>) {
         if let Some(one) = self.partitions.get_mut(partition).filter(|one| one.version == version) {
             one.busy = false;
@@ -718,10 +367,4 @@ impl Partitions {
         }
         true
     }
-}
-
-/// What an answer keeps in memory.
-fn bytes_of(result: &Result<Vec<Part>, Error>) -> usize {
-    let parts = result.iter().flatten();
-    parts.map(|part| if let Part::Fetched(fetched) = part { fetched.records.len() } else { 0 }).sum()
 }

@@ -305,6 +305,21 @@ impl Task {
 }
 
 impl Shared {
+    /// Partitions of these topics, as far as they are there.
+    async fn count(&self, topics: &[Arc<str>]) -> PartitionCounts {
+        let mut counts = PartitionCounts::new();
+        for topic in topics {
+            match self.cluster.topic(topic).await {
+                Ok(info) => {
+                    let count = i32::try_from(info.partitions.len()).unwrap_or(i32::MAX);
+                    counts.insert(topic.clone(), count);
+                }
+                Err(error) => tracing::debug!(%topic, %error, "a topic of the group"),
+            }
+        }
+        counts
+    }
+
     /// Commits what was delivered of these and stops reading them.
     async fn give_up(&self, partitions: &[TopicPartition]) {
         if self.config.auto_commit.is_some() {
