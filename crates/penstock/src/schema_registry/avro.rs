@@ -237,6 +237,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_is_not_too_deep_to_be_written() {
+        let tree = r#"{"type":"record","name":"A","fields":[{"name":"a","type":["null","A"]}]}"#;
+        let avro = Avro::parse(tree, &[]).expect("a schema");
+        let deepest = (0..DEPTH).rev().find_map(|levels| {
+            let mut json = Vec::new();
+            avro.decode(&[&[2].repeat(levels)[..], &[0]].concat(), MOST, &mut json).ok().map(|()| json)
+        });
+        let deepest: Value = serde_json::from_slice(&deepest.expect("some depth is read")).expect("JSON");
+        assert_eq!(encoded(tree, &deepest).map(|_| ()), Ok(()));
+    }
+
+    #[test]
     fn a_double_is_the_same_in_both_encodings() {
         for number in [5.996_366_710_525_267_5e202, f64::MIN_POSITIVE, f64::MAX, 0.1 + 0.2] {
             let bytes = number.to_le_bytes();

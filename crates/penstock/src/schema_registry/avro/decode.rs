@@ -109,7 +109,7 @@ impl<'a> Decoder<'a> {
                 let member =
                     member.ok_or_else(|| format!("has member {at} of a union of {}", union.variants().len()))?;
                 if matches!(member, Schema::Null) {
-                    self.out.extend_from_slice(b"null");
+                    self.value(member, depth)?;
                 } else {
                     self.out.push(b'{');
                     write_string(label(member), self.out);
