@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::Path,
     process::Command,
     sync::{Arc, Mutex},
@@ -13,11 +12,12 @@ use penstock_tests::{
     https::{Answer, Connection},
     nlb::{self, Nlb, group::Target},
     shared::{bridge, three_brokers},
-    temp_dir,
     tls::certificates,
     tools::{curl, curl_with_input, kcat_read},
 };
 use serde_json::{Value, json};
+
+use crate::support::fleet_of_two;
 
 const JSON: &str = "Content-Type: application/vnd.kafka.json.v2+json";
 
@@ -79,18 +79,9 @@ const CONSUMERS: usize = 100;
 const GROUPS: usize = 10;
 const RECORDS: usize = 500;
 
-/// A fleet of two, each of which knows the other, and a balancer in front that ties nobody to any of them.
+/// A fleet of two and a balancer in front that ties nobody to any of them.
 fn fleet(runtime: &tokio::runtime::Runtime) -> ([Bridge; 2], Nlb) {
-    let secret = temp_dir("fleet").join("secret");
-    fs::write(&secret, "an example of a secret that a fleet shares").expect("written");
-    let ports = [penstock_tests::free_port(), penstock_tests::free_port()];
-    let bridges = ports.map(|port| {
-        let settings = Settings::new(&three_brokers().bootstrap())
-            .set("fleet.address", &format!("\"127.0.0.1:{port}\""))
-            .set("fleet.secret_file", &format!("{:?}", secret.display().to_string()))
-            .set("fleet.peers", &format!("[\"127.0.0.1:{}\", \"127.0.0.1:{}\"]", ports[0], ports[1]));
-        Bridge::start_with(&settings)
-    });
+    let bridges = fleet_of_two();
     let settings = nlb::Settings { proxy_protocol: false, ..nlb::Settings::new("vpce-1").faster(20.0) };
     let balancer = Nlb::start(runtime.handle(), settings).expect("loopback");
     for bridge in &bridges {

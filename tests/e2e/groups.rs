@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,13 +14,13 @@ use penstock_tests::{
     https::Connection,
     process::Process,
     shared::{bridge, three_brokers},
-    tools::{curl, curl_ndjson},
+    tools::{Answer, curl, curl_ndjson},
     unique,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::support::log_lines;
+use crate::support::{fleet_of_two, log_lines};
 
 const END: Duration = Duration::from_secs(120);
 const PARTITIONS: i64 = 6;
@@ -190,4 +191,82 @@ async fn a_reader_that_does_not_read_stays_a_member_and_holds_little() {
         (lag["total_lag"] == 0 && lag["partitions"].as_array().is_some_and(|all| all.len() == 6)).then_some(())
     });
     reading.abort();
+}
+
+/// Commits offsets of partitions 0 and 1.
+fn commit(bridge: &Bridge, topic: &str, group: &str, offsets: [u64; 2]) -> Answer {
+    let offset = |partition: usize| json!({"topic": topic, "partition": partition, "offset": offsets[partition]});
+    let body = json!({"offsets": [offset(0), offset(1)]}).to_string();
+    curl(bridge, &format!("/v1/groups/{group}/offsets"), &["-d", &body])
+}
+
+fn committed(bridge: &Bridge, group: &str) -> Value {
+    let told = curl(bridge, &format!("/v1/groups/{group}/offsets"), &[]).expect(200).json();
+    told["offsets"].as_array().expect("a list").iter().map(|one| one["offset"].clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_are_committed_through_any_bridge_of_a_fleet() {
+    let bridges = fleet_of_two();
+    let topic = three_brokers().create_topic("anywhere", 2);
+    let write = || {
+        for partition in 0..2 {
+            let path = format!("/v1/topics/{topic}/records?partition={partition}");
+            curl_ndjson(&bridges[0], &path, &log_lines(0, 10)).expect(200);
+        }
+    };
+    write();
+    let group = unique("anywhere");
+    let query = format!("group={group}&start=earliest");
+    let seen = [Seen::default(), Seen::default()];
+    let count = |seen: &Seen| seen.lock().expect("no panic").len();
+    let first = read(open(bridges[0].port, &topic, &query).await, seen[0].clone());
+    eventually("the first stream reads both partitions", END, || (count(&seen[0]) == 20).then_some(()));
+    // The member is in the first bridge.
+    commit(&bridges[1], &topic, &group, [1, 2]).expect(204);
+    assert_eq!(committed(&bridges[0], &group), json!([1, 2]));
+
+    // Its rules hold for what it is handed, too.
+    let rules = fs::read_to_string(&bridges[0].config).expect("it was written");
+    let until = |status: u16| {
+        let answered = || (commit(&bridges[0], &topic, &group, [1, 2]).status == status).then_some(());
+        eventually(&format!("the first bridge answers {status}"), END, answered);
+    };
+    fs::write(&bridges[0].config, rules.replace("topics = [\"*\"]", "topics = [\"none\"]")).expect("writable");
+    until(403);
+    commit(&bridges[1], &topic, &group, [9, 9]).expect(409);
+    assert_eq!(committed(&bridges[1], &group), json!([1, 2]));
+    fs::write(&bridges[0].config, rules).expect("writable");
+    until(204);
+
+    let second = read(open(bridges[1].port, &topic, &query).await, seen[1].clone());
+    eventually("the second stream has a part", END, || (count(&seen[1]) > 0).then_some(()));
+    // A member in each, of which no bridge has both.
+    for (bridge, offsets) in [(&bridges[0], [3, 4]), (&bridges[1], [5, 6])] {
+        eventually("both offsets are committed", END, || {
+            let answer = commit(bridge, &topic, &group, offsets);
+            // While the group rebalances, nobody has a partition.
+            assert!([204, 409].contains(&answer.status), "{} {}", answer.head, answer.text());
+            (answer.status == 204).then_some(())
+        });
+        assert_eq!(committed(bridge, &group), json!(offsets));
+    }
+    for bridge in &bridges {
+        assert!(bridge.metric("penstock_fleet_requests_total", &["outcome=\"answered\""]) > 0.0);
+        assert_eq!(bridge.metric("penstock_fleet_requests_total", &["outcome=\"unanswered\""]), 0.0);
+    }
+    // Both are members still.
+    let before = seen.each_ref().map(count);
+    write();
+    eventually("both read on", END, || (count(&seen[0]) > before[0] && count(&seen[1]) > before[1]).then_some(()));
+    first.abort();
+    second.abort();
+
+    // Where the members are others', nobody here can.
+    let group = unique("elsewhere");
+    let java = java_member(&topic, &group, "RangeAssignor");
+    java.wait_for_line("Java is in", END, |line| line.contains("\"name\":\"partitions_assigned\""));
+    for bridge in &bridges {
+        assert_eq!(commit(bridge, &topic, &group, [1, 1]).expect(409).json()["error_code"], 409);
+    }
 }

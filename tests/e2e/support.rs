@@ -2,7 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use penstock_tests::tools::{Record, kcat_read};
+use penstock_tests::{
+    bridge::{Bridge, Settings},
+    free_port,
+    shared::three_brokers,
+    tools::{Record, file, kcat_read},
+};
 use serde_json::Value;
 
 /// Line `number` of a service log that looks real: JSON, without its line end, of varying length, ASCII and not.
@@ -84,6 +89,19 @@ pub(crate) fn assert_partitions(summary: &Value, records: &[Record]) {
         (number("partition"), (number("count") as u64, number("first_offset"), number("last_offset")))
     });
     assert_eq!(told.collect::<BTreeMap<_, _>>(), there, "{summary}");
+}
+
+/// Two bridges of one fleet in front of [`three_brokers`], each of which knows the other.
+pub(crate) fn fleet_of_two() -> [Bridge; 2] {
+    let secret = file("secret", b"an example of a secret that a fleet shares");
+    let ports = [free_port(), free_port()];
+    ports.map(|port| {
+        let settings = Settings::new(&three_brokers().bootstrap())
+            .set("fleet.address", &format!("\"127.0.0.1:{port}\""))
+            .set("fleet.secret_file", &format!("{secret:?}"))
+            .set("fleet.peers", &format!("[\"127.0.0.1:{}\", \"127.0.0.1:{}\"]", ports[0], ports[1]));
+        Bridge::start_with(&settings)
+    })
 }
 
 /// The values of a topic, in order per partition.

@@ -115,8 +115,8 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("consumers", "Consumer instances of Confluent's API: the one thing that has a state here between two requests."),
     (
         "fleet",
-        "How the bridges of a fleet reach one another, so that a consumer instance can be reached through any of them. \
-         Unset, each stands alone. docs/http-api.md says what this listener trusts.",
+        "How the bridges of a fleet reach one another, so that a consumer instance can be reached, and a stream's offsets \
+         committed, through any of them. Unset, each stands alone. docs/http-api.md says what this listener trusts.",
     ),
     ("log", "Logs go to standard error, never a record's key or value."),
     (
@@ -581,7 +581,8 @@ pub(super) const KEYS: &[Key] = &[
         Default::Unset("none"),
         "`host:port` of the other bridges, for clients that name an instance themselves and go by that name alone: whoever \
          gets their requests asks all peers who has it. Every address that a name resolves to is one, so one name for \
-         the whole fleet is enough. Clients that go by the `base_uri` that they were given need no peers.",
+         the whole fleet is enough. Clients that go by the `base_uri` that they were given need no peers. Clients that read \
+         as a group and commit by themselves do: whoever gets their offsets has the peer commit them that has the stream.",
     ),
     key("management.address", Kind::Address, Default::Value("0.0.0.0:8081"), "Where the management listener binds."),
     key(

@@ -12,6 +12,9 @@
 //! that it chose itself writes none: then the bridges under `fleet.peers` are asked, all at once, and the one that has it
 //! is remembered.
 //!
+//! A member of a group that a client's stream is lives in one bridge, too, and Kafka takes offsets from it alone. So offsets
+//! that are to be committed and are no member's here are shown to all peers, and whoever has the member commits them.
+//!
 //! The fleet's listener is not for clients. What arrives there is answered only if it is sealed by a secret of the fleet
 //! ([`signature`]); it carries its caller along and is checked against the same rules as on the data listener. A
 //! request is handed on once at most: what came from the fleet is answered here, or not at all.
@@ -33,8 +36,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 use hyper::body::Body as _;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
+use kafka_client::GroupOffset;
+use produce_pipeline::Charge;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -46,6 +51,7 @@ use super::confluent::error::no_instance;
 use super::confluent::v2::{self, Asked, Call};
 use super::content_encoding::ContentEncoding;
 use super::error::ApiError;
+use super::groups;
 use super::respond::{self, Response};
 use super::whole_body::WholeBody;
 use crate::client::{Connection, Endpoint, RequestBody, Trust};
@@ -57,6 +63,8 @@ use signature::{Keys, Nonces};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// For the answer to the question whether a bridge has an instance.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a commit by another bridge, which waits for a rebalance to end, and for Kafka.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(45);
 /// For an answer beyond the time that the request itself may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Idle connections that are kept to one bridge, a worker.
@@ -112,7 +120,24 @@ impl fmt::Debug for Fleet {
 
 /// Everything of a request that is handed on, but its body.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Envelope<'a> {
+enum Envelope<'a> {
+    Call(InstanceCall<'a>),
+    /// Offsets of a group, to be committed by the members that read their partitions.
+    Offsets {
+        caller: Cow<'a, Caller>,
+        group: Cow<'a, str>,
+    },
+}
+
+impl Envelope<'_> {
+    fn encode(&self) -> String {
+        BASE64_STANDARD.encode(serde_json::to_vec(self).expect("an envelope has string keys"))
+    }
+}
+
+/// A call for a consumer instance.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct InstanceCall<'a> {
     caller: Cow<'a, Caller>,
     group: Cow<'a, str>,
     instance: Cow<'a, str>,
@@ -120,7 +145,7 @@ pub(crate) struct Envelope<'a> {
     asked: Cow<'a, Asked>,
 }
 
-impl<'a> Envelope<'a> {
+impl<'a> InstanceCall<'a> {
     pub(crate) fn new(
         caller: &'a Caller,
         (group, instance): (&'a str, &'a str),
@@ -134,10 +159,6 @@ impl<'a> Envelope<'a> {
             call: Cow::Borrowed(call),
             asked: Cow::Borrowed(asked),
         }
-    }
-
-    fn encode(&self) -> String {
-        BASE64_STANDARD.encode(serde_json::to_vec(self).expect("an envelope has string keys"))
     }
 }
 
@@ -172,15 +193,17 @@ type Key = (Box<str>, Box<str>);
 pub(crate) async fn hand_on(
     context: &Rc<Context>,
     fleet: &Arc<Fleet>,
-    envelope: &Envelope<'_>,
+    call: InstanceCall<'_>,
     owner: Option<String>,
     body: &[u8],
 ) -> Result<Response, ApiError> {
-    let patience = envelope.asked.patience() + PATIENCE;
-    let encoded = envelope.encode();
-    let send = async |owner: &str| send(context, fleet, owner, &encoded, body, patience).await;
+    let patience = call.asked.patience() + PATIENCE;
+    let body = Bytes::copy_from_slice(body);
+    let key: Key = ((*call.group).into(), (*call.instance).into());
+    let caller = call.caller.clone();
+    let encoded = Envelope::Call(call).encode();
+    let send = async |owner: &str| send(context, fleet, owner, &encoded, body.clone(), patience).await;
     let named = owner.is_some();
-    let key: Key = ((*envelope.group).into(), (*envelope.instance).into());
     let known = context.peers.owners.borrow().get(&key).map(ToString::to_string);
     if let Some(owner) = owner.or(known) {
         if owner == fleet.advertised {
@@ -188,7 +211,7 @@ pub(crate) async fn hand_on(
         }
         match send(&owner).await {
             // Another one may have it by now, under the same name.
-            Ok(response) if response.status() == StatusCode::NOT_FOUND && !named => {}
+            Ok(answer) if answer.status == StatusCode::NOT_FOUND && !named => {}
             Err(Unanswered::Gone) if !named => {}
             result => return answered(context, result),
         }
@@ -197,19 +220,18 @@ pub(crate) async fn hand_on(
     if named {
         return Err(no_instance());
     }
-    let (caller, group, instance) = (&envelope.caller, &envelope.group, &envelope.instance);
-    let Some(owner) = find(context, fleet, caller, group, instance).await else {
+    let Some(owner) = find(context, fleet, &caller, &key.0, &key.1).await else {
         return Err(no_instance());
     };
     remember(&context.peers, key, &owner);
     answered(context, send(&owner).await)
 }
 
-fn answered(context: &Context, result: Result<Response, Unanswered>) -> Result<Response, ApiError> {
+fn answered(context: &Context, result: Result<Answer, Unanswered>) -> Result<Response, ApiError> {
     match result {
-        Ok(response) => {
+        Ok(answer) => {
             context.metrics.fleet_request(true);
-            Ok(response)
+            Ok(answer.into_response())
         }
         Err(Unanswered::Gone) => {
             context.metrics.fleet_request(false);
@@ -241,7 +263,83 @@ pub(crate) async fn find(
     group: &str,
     instance: &str,
 ) -> Option<String> {
-    let envelope: Rc<str> = Envelope::new(caller, (group, instance), &Call::Exists, &Asked::default()).encode().into();
+    let asked = Asked::default();
+    let envelope = Envelope::Call(InstanceCall::new(caller, (group, instance), &Call::Exists, &asked));
+    let mut asking = ask_all(context, fleet, &envelope, Bytes::new(), ASK_TIMEOUT).await;
+    // Those that have not answered when one has are asked in vain, and end with the set.
+    while let Some(answer) = asking.join_next().await {
+        if let Ok((address, Ok(answer))) = answer
+            && answer.status.is_success()
+        {
+            return Some(address);
+        }
+    }
+    None
+}
+
+/// Has all peers commit offsets whose partitions members there read; returns those that nobody has.
+///
+/// # Errors
+///
+/// What a peer said that could not commit, if something is left. Some may have been committed.
+///
+/// # Cancel safety
+///
+/// The commits may go on.
+pub(crate) async fn commit(
+    context: &Rc<Context>,
+    fleet: &Arc<Fleet>,
+    caller: &Caller,
+    group: &str,
+    offsets: Vec<GroupOffset>,
+) -> Result<Vec<GroupOffset>, Response> {
+    let envelope = Envelope::Offsets { caller: Cow::Borrowed(caller), group: group.into() };
+    let body = groups::encode(&offsets);
+    let _charge = context.pipeline.delivery(None, 1).charge(body.len());
+    let mut asking = ask_all(context, fleet, &envelope, body.into(), COMMIT_TIMEOUT).await;
+    let mut open: Vec<Option<GroupOffset>> = offsets.into_iter().map(Some).collect();
+    let mut refusal = None;
+    while open.iter().any(Option::is_some)
+        && let Some(asked) = asking.join_next().await
+    {
+        match asked {
+            Ok((_, Ok(answer))) if answer.status.is_success() => {
+                let committed = groups::committed_of(&answer.body);
+                if !committed.is_empty() {
+                    context.metrics.fleet_request(true);
+                }
+                for index in committed {
+                    if let Some(offset) = open.get_mut(index) {
+                        *offset = None;
+                    }
+                }
+            }
+            // It has the member, or could not look.
+            Ok((_, Ok(answer))) if answer.status == StatusCode::CONFLICT || answer.status.is_server_error() => {
+                context.metrics.fleet_request(true);
+                refusal = Some(answer);
+            }
+            Ok((_, Err(Unanswered::Lost))) => context.metrics.fleet_request(false),
+            // Who is not there has no members, and a bridge of another version is none that could help.
+            _ => {}
+        }
+    }
+    let left: Vec<GroupOffset> = open.into_iter().flatten().collect();
+    match refusal {
+        Some(answer) if !left.is_empty() => Err(answer.into_response()),
+        _ => Ok(left),
+    }
+}
+
+/// Sends the same to all peers at once. Dropping what is returned ends those that have not answered.
+async fn ask_all(
+    context: &Rc<Context>,
+    fleet: &Arc<Fleet>,
+    envelope: &Envelope<'_>,
+    body: Bytes,
+    patience: Duration,
+) -> JoinSet<(String, Result<Answer, Unanswered>)> {
+    let envelope: Rc<str> = envelope.encode().into();
     let mut addresses = Vec::new();
     for peer in &fleet.peers {
         match timeout(CONNECT_TIMEOUT, tokio::net::lookup_host(peer)).await {
@@ -253,19 +351,35 @@ pub(crate) async fn find(
     addresses.dedup();
     let mut asking = JoinSet::new();
     for address in addresses.into_iter().filter(|address| *address != fleet.advertised) {
-        let (context, fleet, envelope) = (context.clone(), fleet.clone(), envelope.clone());
+        let (context, fleet, envelope, body) = (context.clone(), fleet.clone(), envelope.clone(), body.clone());
         asking.spawn_local(async move {
-            let answer = send(&context, &fleet, &address, &envelope, b"", ASK_TIMEOUT).await;
-            answer.is_ok_and(|answer| answer.status().is_success()).then_some(address)
+            let answer = send(&context, &fleet, &address, &envelope, body, patience).await;
+            (address, answer)
         });
     }
-    // Those that have not answered when one has are asked in vain, and end with the set.
-    while let Some(answer) = asking.join_next().await {
-        if let Ok(Some(address)) = answer {
-            return Some(address);
+    asking
+}
+
+/// Another bridge's answer, read to its end.
+struct Answer {
+    status: StatusCode,
+    content_type: Option<HeaderValue>,
+    retry_after: Option<HeaderValue>,
+    body: Bytes,
+    charge: Charge,
+}
+
+impl Answer {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(ResponseBody::whole(self.body).guarded(self.charge));
+        *response.status_mut() = self.status;
+        for (name, value) in [(CONTENT_TYPE, self.content_type), (RETRY_AFTER, self.retry_after)] {
+            if let Some(value) = value {
+                response.headers_mut().insert(name, value);
+            }
         }
+        response
     }
-    None
 }
 
 /// Sends one sealed request and reads its answer.
@@ -274,17 +388,17 @@ async fn send(
     fleet: &Fleet,
     owner: &str,
     envelope: &str,
-    body: &[u8],
+    body: Bytes,
     patience: Duration,
-) -> Result<Response, Unanswered> {
+) -> Result<Answer, Unanswered> {
     let deadline = Instant::now() + patience;
     let request = |endpoint: &Endpoint| {
         endpoint
             .request("/forward")
             .method(Method::POST)
-            .header(SEAL, fleet.keys.seal(envelope, body))
+            .header(SEAL, fleet.keys.seal(envelope, &body))
             .header(ENVELOPE, envelope)
-            .body(RequestBody::Whole(Bytes::copy_from_slice(body)))
+            .body(RequestBody::Whole(body.clone()))
             .map_err(|_| Unanswered::Gone)
     };
     // The scheme is there for the parser: between bridges there is no TLS.
@@ -314,18 +428,17 @@ async fn send(
                 return Err(Unanswered::Lost);
             }
         }
-        let mut response = Response::new(ResponseBody::whole(whole.freeze()).guarded(charge));
-        *response.status_mut() = head.status;
-        for name in [CONTENT_TYPE, RETRY_AFTER] {
-            if let Some(value) = head.headers.get(&name) {
-                response.headers_mut().insert(name, value.clone());
-            }
-        }
-        Ok(response)
+        Ok(Answer {
+            status: head.status,
+            content_type: head.headers.get(CONTENT_TYPE).cloned(),
+            retry_after: head.headers.get(RETRY_AFTER).cloned(),
+            body: whole.freeze(),
+            charge,
+        })
     };
-    let response = tokio::time::timeout_at(deadline, exchange).await.map_err(|_| Unanswered::Lost)??;
+    let answer = tokio::time::timeout_at(deadline, exchange).await.map_err(|_| Unanswered::Lost)??;
     context.peers.keep(owner, connection);
-    Ok(response)
+    Ok(answer)
 }
 
 impl Peers {
@@ -385,9 +498,12 @@ impl FleetSession {
         }
         let envelope = BASE64_STANDARD.decode(sealed).ok();
         let envelope: Option<Envelope<'_>> = envelope.as_deref().and_then(|json| serde_json::from_slice(json).ok());
-        let Some(Envelope { caller, group, instance, call, asked }) = envelope else {
-            return Err(ApiError::bad_request("another version of the bridge wrote this envelope"));
-        };
-        v2::handed_on(context, &caller, (&group, &instance), &call, &asked, body).await
+        match envelope {
+            Some(Envelope::Call(InstanceCall { caller, group, instance, call, asked })) => {
+                v2::handed_on(context, &caller, (&group, &instance), &call, &asked, body).await
+            }
+            Some(Envelope::Offsets { caller, group }) => groups::handed_on(context, &caller, &group, body).await,
+            None => Err(ApiError::bad_request("another version of the bridge wrote this envelope")),
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! `/v1/groups/{group}/offsets` and `/v1/groups/{group}/lag`: how far a group has read.
 //!
-//! Brokers take offsets of a group that has members from these alone. So an offset goes in the name of the member here that
-//! reads the partition; without one, in nobody's, which works while the group has no members at all.
+//! Brokers take offsets of a group that has members from these alone. So an offset goes in the name of the member that
+//! reads the partition, here or in another bridge of the fleet; without one, in nobody's, which works while the group has no
+//! members at all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -16,9 +17,10 @@ use super::access::Resource;
 use super::caller::Caller;
 use super::content_encoding::ContentEncoding;
 use super::error::{ApiError, code};
+use super::fleet;
 use super::params::Query;
 use super::respond::{self, Response};
-use super::whole_body::{Limit, WholeBody};
+use super::whole_body::{self, Limit, WholeBody};
 use crate::config::Verb;
 use crate::http1::Body;
 
@@ -189,21 +191,28 @@ pub(crate) async fn lag(
     Ok(respond::json(StatusCode::OK, &body))
 }
 
-#[derive(Deserialize)]
+/// What a client asks for, and one bridge of another.
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CommitBody {
     offsets: Vec<CommitOffset>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CommitOffset {
     topic: String,
     partition: i32,
     /// The next offset to read.
     offset: i64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     metadata: Option<String>,
+}
+
+/// What a bridge answers another: by their places in the list, what its members have committed.
+#[derive(Default, Serialize, Deserialize)]
+struct CommittedBody {
+    committed: Vec<usize>,
 }
 
 /// `POST /v1/groups/{group}/offsets`
@@ -220,7 +229,62 @@ pub(crate) async fn commit(
     let delivery = context.pipeline.delivery(None, 1);
     let mut reader = context.body_reader(request.into_body(), grant);
     let body = WholeBody::read(context, &mut reader, encoding, &delivery, BODY).await?;
-    let asked: CommitBody = body.parse(code::BAD_REQUEST)?;
+    let offsets = permitted(context, caller, body.parse(code::BAD_REQUEST)?)?;
+    let group: Arc<str> = group.into();
+    // By the member that reads the partition; what is left, in nobody's name.
+    let mut left = commit_here(context, &group, offsets).await?;
+    if let Some(fleet) = &context.fleet
+        && !left.is_empty()
+    {
+        left = match fleet::commit(context, fleet, caller, &group, left).await {
+            Ok(left) => left,
+            Err(refusal) => return Ok(refusal),
+        };
+    }
+    if !left.is_empty() {
+        let committed = context.cluster.commit_group_offsets(&group, None, &left).await;
+        committed.map_err(|error| refused(&group, &error.into()))?;
+    }
+    let mut response = Response::new(crate::http1::ResponseBody::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}
+
+/// Offsets that another bridge has no member for. What members here have committed of them is the answer.
+pub(super) async fn handed_on(
+    context: &Context,
+    caller: &Caller,
+    group: &str,
+    body: &[u8],
+) -> Result<Response, ApiError> {
+    // The other bridge counted it already.
+    context.access.permit(caller, Resource::Group(group), &[Verb::Consume])?;
+    let offsets = permitted(context, caller, whole_body::parse_object(body, code::BAD_REQUEST)?)?;
+    let left = commit_here(context, &group.into(), offsets.clone()).await?;
+    let left: HashSet<(&str, i32)> = left.iter().map(|offset| (&*offset.topic, offset.partition)).collect();
+    let is_committed = |offset: &GroupOffset| !left.contains(&(&*offset.topic, offset.partition));
+    let committed = (0..).zip(&offsets).filter(|(_, offset)| is_committed(offset)).map(|(index, _)| index);
+    Ok(respond::json(StatusCode::OK, &CommittedBody { committed: committed.collect() }))
+}
+
+/// What [`handed_on`] takes.
+pub(super) fn encode(offsets: &[GroupOffset]) -> Vec<u8> {
+    let offsets = offsets.iter().map(|offset| CommitOffset {
+        topic: offset.topic.to_string(),
+        partition: offset.partition,
+        offset: offset.offset,
+        metadata: offset.metadata.as_deref().map(str::to_owned),
+    });
+    respond::json_line(&CommitBody { offsets: offsets.collect() })
+}
+
+/// What [`handed_on`] answered; nothing, if that is not understood.
+pub(super) fn committed_of(answer: &[u8]) -> Vec<usize> {
+    serde_json::from_slice::<CommittedBody>(answer).unwrap_or_default().committed
+}
+
+/// The offsets of a body whose topics the caller may read.
+fn permitted(context: &Context, caller: &Caller, asked: CommitBody) -> Result<Vec<GroupOffset>, ApiError> {
     let mut offsets: Vec<GroupOffset> = Vec::with_capacity(asked.offsets.len());
     for one in asked.offsets {
         context.access.permit(caller, Resource::Topic(&one.topic), &[Verb::Consume])?;
@@ -235,9 +299,16 @@ pub(crate) async fn commit(
             metadata: one.metadata.map(Into::into),
         });
     }
-    let group: Arc<str> = group.into();
-    // By the member that reads the partition; what is left, in nobody's name.
-    for member in context.groups.members(&group) {
+    Ok(offsets)
+}
+
+/// Commits what members here read; returns the others.
+async fn commit_here(
+    context: &Context,
+    group: &Arc<str>,
+    mut offsets: Vec<GroupOffset>,
+) -> Result<Vec<GroupOffset>, ApiError> {
+    for member in context.groups.members(group) {
         let assigned = member.assignment();
         let of_member = |offset: &GroupOffset| {
             assigned.iter().any(|(topic, partition)| *topic == offset.topic && *partition == offset.partition)
@@ -249,17 +320,11 @@ pub(crate) async fn commit(
                 Ok(()) => {}
                 // It went to another member meanwhile.
                 Err(ConsumerError::NotAssigned(..)) => offsets.extend(its),
-                Err(error) => return Err(refused(&group, &error)),
+                Err(error) => return Err(refused(group, &error)),
             }
         }
     }
-    if !offsets.is_empty() {
-        let committed = context.cluster.commit_group_offsets(&group, None, &offsets).await;
-        committed.map_err(|error| refused(&group, &error.into()))?;
-    }
-    let mut response = Response::new(crate::http1::ResponseBody::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
+    Ok(offsets)
 }
 
 fn refused(group: &str, error: &ConsumerError) -> ApiError {
@@ -272,9 +337,9 @@ fn refused(group: &str, error: &ConsumerError) -> ApiError {
             ApiError::new(
                 code::CONFLICT,
                 format!(
-                    "group {group} has members, and none of those that read these partitions is connected to this \
-                     instance: Kafka takes their offsets from them alone. Let the stream commit by itself \
-                     (commit=delivered), or send this over the instance that the stream is connected to"
+                    "group {group} has members, and those that read these partitions are none of this instance's, nor of \
+                     its peers' (fleet.peers), or the group rebalances: Kafka takes their offsets from them alone. Try \
+                     again, or let the stream commit by itself (commit=delivered)"
                 ),
             )
         }

@@ -27,7 +27,7 @@ use crate::http::confluent::embedded::EmbeddedFormat;
 use crate::http::confluent::error::{self, invalid, no_instance};
 use crate::http::content_encoding::ContentEncoding;
 use crate::http::error::{ApiError, code};
-use crate::http::fleet::{self, Envelope};
+use crate::http::fleet::{self, InstanceCall};
 use crate::http::params::Query;
 use crate::http::respond::Response;
 use crate::http::topics::topic_info;
@@ -329,8 +329,8 @@ pub(super) async fn call(
     }
     match &context.fleet {
         Some(fleet) => {
-            let envelope = Envelope::new(caller, (group, name), &call, &asked);
-            fleet::hand_on(context, fleet, &envelope, owner, body).await
+            let call = InstanceCall::new(caller, (group, name), &call, &asked);
+            fleet::hand_on(context, fleet, call, owner, body).await
         }
         None => Err(no_instance()),
     }
