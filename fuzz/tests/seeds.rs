@@ -53,3 +53,18 @@ fn proxy_protocol() {
 fn content_encoding() {
     replay("content_encoding", penstock_fuzz::content_encoding::run);
 }
+
+#[test]
+fn documents() {
+    replay("documents", penstock_fuzz::documents::run);
+}
+
+#[test]
+fn avro() {
+    replay("avro", penstock_fuzz::schema_registry::avro);
+}
+
+#[test]
+fn protobuf() {
+    replay("protobuf", penstock_fuzz::schema_registry::protobuf);
+}
