@@ -22,8 +22,8 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Lines of output kept per process. Older ones are forgotten.
-const KEPT_LINES: usize = 4_000;
+/// Lines of output kept per process. Older ones are forgotten: more than a test ever looks for, on a slow machine too.
+const KEPT_LINES: usize = 50_000;
 
 /// Runs `"$@"`, says its pid first, exits with its status (128 + n for signal n).
 const WATCHED: &str = r#"
