@@ -11,7 +11,7 @@ mod scenario;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use kafka_client::{Cluster as Client, Config, OffsetSpec};
+use kafka_client::{Cluster as Client, Config, Isolation, OffsetSpec};
 use penstock_tests::{distribution::Version, free_port, kafka::Cluster, process::Process, temp_dir, unique};
 use tokio::{runtime::Runtime, time::Instant};
 
@@ -226,8 +226,10 @@ impl<'a> Bench<'a> {
                 let topic = crate::load::topic_name(topic, index);
                 let info = client.topic(&topic).await.expect("the topic is there");
                 for partition in 0..scenario.partitions {
-                    let end =
-                        client.list_offset(&info, partition, OffsetSpec::Latest).await.expect("its leader answers");
+                    let end = client
+                        .list_offset(&info, partition, OffsetSpec::Latest, Isolation::ReadUncommitted)
+                        .await
+                        .expect("its leader answers");
                     records += end.offset.unwrap_or(0) as u64;
                 }
             }
