@@ -45,7 +45,7 @@ impl Protobuf {
     pub(crate) fn parse(text: &str, imports: impl IntoIterator<Item = (String, String)>) -> Result<Self, String> {
         let texts: BTreeMap<_, _> = imports.into_iter().chain([(OWN.to_owned(), text.to_owned())]).collect();
         if texts.values().any(|text| is_too_deep(text)) {
-            return Err("is nested too deeply".to_owned());
+            return Err(too_deep());
         }
         let mut resolver = ChainFileResolver::new();
         resolver.add(Texts(texts));
