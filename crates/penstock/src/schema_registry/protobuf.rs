@@ -3,13 +3,19 @@
 //! In front of the message Confluent's serializers write which message of the schema it is: a path of indexes, from the
 //! schema's own messages to those within, as zigzag varints with their number before them. The commonest path, of the first
 //! message, is a single zero byte. Values are written as the first message; any is read.
+//!
+//! A map's entries have no order of their own, and prost-reflect's get another each time. A key's bytes choose its partition and
+//! what compaction keeps, so what is written is written by a *twin* of the schema, in which a map is the list of entries that it
+//! is on the wire, and they are sorted.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use prost_reflect::prost::Message;
-use prost_reflect::prost_types::Any;
-use prost_reflect::{DynamicMessage, FileDescriptor, MessageDescriptor, ReflectMessage, SerializeOptions, Value};
+use prost_reflect::prost_types::{Any, DescriptorProto, FileDescriptorSet};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FileDescriptor, MessageDescriptor, ReflectMessage, SerializeOptions, Value,
+};
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 use serde_json::value::RawValue;
@@ -28,7 +34,11 @@ const ANY_DEPTH: usize = 16;
 
 /// The messages of a schema.
 #[derive(Debug)]
-pub(crate) struct Protobuf(FileDescriptor);
+pub(crate) struct Protobuf {
+    file: FileDescriptor,
+    /// The first message of the twin, if there are maps anywhere.
+    twin: Option<MessageDescriptor>,
+}
 
 /// Texts by the names under which they are imported.
 struct Texts(BTreeMap<String, String>);
@@ -56,11 +66,12 @@ impl Protobuf {
         if file.messages().len() == 0 {
             return Err("has no message".to_owned());
         }
-        Ok(Self(file))
+        let twin = twin(compiler.file_descriptor_set())?;
+        Ok(Self { file, twin })
     }
 
     fn first(&self) -> Option<MessageDescriptor> {
-        self.0.messages().next()
+        self.file.messages().next()
     }
 
     /// The full name of the first message.
@@ -74,6 +85,15 @@ impl Protobuf {
         let mut json = serde_json::Deserializer::from_str(value.get());
         let message = DynamicMessage::deserialize(descriptor.clone(), &mut json);
         let message = message.map_err(|error| format!("is no {}: {error}", descriptor.full_name()))?;
+        let message = match &self.twin {
+            None => message,
+            Some(twin) => {
+                let mut listed = DynamicMessage::new(twin.clone());
+                listed.transcode_from(&message).map_err(|error| error.to_string())?;
+                sort_entries(&mut listed, self.file.parent_pool());
+                listed
+            }
+        };
         out.push(FIRST_MESSAGE);
         message.encode(out).map_err(|error| error.to_string())
     }
@@ -111,12 +131,54 @@ impl Protobuf {
             let at = zigzag(rest)?;
             let index = usize::try_from(at).unwrap_or(usize::MAX);
             let next = match &found {
-                None => self.0.messages().nth(index),
+                None => self.file.messages().nth(index),
                 Some(outer) => outer.child_messages().nth(index),
             };
             found = Some(next.ok_or_else(|| format!("names message {at} where its schema has none"))?);
         }
         found.ok_or_else(|| "names no message".to_owned())
+    }
+}
+
+/// The first message of a schema whose maps are lists of their entries. `None` without maps.
+fn twin(mut files: FileDescriptorSet) -> Result<Option<MessageDescriptor>, String> {
+    /// Returns how many there are.
+    fn make_lists(messages: &mut [DescriptorProto]) -> usize {
+        let of_one = |message: &mut DescriptorProto| {
+            let is_entry = message.options.as_mut().and_then(|options| options.map_entry.take()).unwrap_or(false);
+            usize::from(is_entry) + make_lists(&mut message.nested_type)
+        };
+        messages.iter_mut().map(of_one).sum()
+    }
+    let maps: usize = files.file.iter_mut().map(|file| make_lists(&mut file.message_type)).sum();
+    if maps == 0 {
+        return Ok(None);
+    }
+    let pool = DescriptorPool::from_file_descriptor_set(files).map_err(|error| error.to_string())?;
+    Ok(pool.get_file_by_name(OWN).and_then(|file| file.messages().next()))
+}
+
+/// Sorts the entries of all maps in a twin's message; `pool` has the schema itself.
+fn sort_entries(message: &mut DynamicMessage, pool: &DescriptorPool) {
+    message.fields_mut().for_each(|(_, value)| sort_entries_of(value, pool));
+    message.extensions_mut().for_each(|(_, value)| sort_entries_of(value, pool));
+}
+
+fn sort_entries_of(value: &mut Value, pool: &DescriptorPool) {
+    match value {
+        Value::Message(message) => sort_entries(message, pool),
+        Value::List(values) => {
+            let mut are_entries = false;
+            for message in values.iter_mut().filter_map(Value::as_message_mut) {
+                sort_entries(message, pool);
+                let message = pool.get_message_by_name(message.descriptor().full_name());
+                are_entries = message.is_some_and(|message| message.is_map_entry());
+            }
+            if are_entries {
+                values.sort_by_cached_key(|entry| entry.as_message().map(Message::encode_to_vec));
+            }
+        }
+        _ => {}
     }
 }
 
@@ -221,6 +283,29 @@ mod tests {
         for wrong in ["{\"unknown\":1}", "{\"id\":\"x\"}", "[]", "1"] {
             assert!(encoded(&schema, wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn entries_of_maps_are_always_written_in_the_same_order() {
+        let text = "syntax = \"proto3\"; message A { map<string, B> of = 1; repeated B in = 2; oneof o { B one = 3; } }\n\
+                    message B { map<int32, int32> of = 1; repeated int32 in = 2; }";
+        let schema = Protobuf::parse(text, []).expect("a schema");
+        let numbers: Vec<_> = (0..30).rev().map(|n| format!("\"{n}\":{}", 30 - n)).collect();
+        let b = format!("{{\"of\":{{{}}},\"in\":[3,1,2]}}", numbers.join(","));
+        let json = format!("{{\"of\":{{\"y\":{b},\"\":{b},\"x\":{b}}},\"in\":[{b},{{}},{b}],\"one\":{b}}}");
+        let first = encoded(&schema, &json).expect("an A");
+        for _ in 0..20 {
+            assert_eq!(encoded(&schema, &json).expect("an A"), first);
+        }
+        let two = encoded(&schema, "{\"one\":{\"of\":{\"2\":28,\"1\":29}}}").expect("an A");
+        assert_eq!(two, [0, 0x1a, 12, 0x0a, 4, 8, 1, 0x10, 29, 0x0a, 4, 8, 2, 0x10, 28]);
+
+        let mut told = Vec::new();
+        schema.decode(&first, 1 << 20, &mut told).expect("an A");
+        let mut again: serde_json::Value = serde_json::from_slice(&told).expect("JSON");
+        let written: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        again["in"][1] = serde_json::json!({});
+        assert_eq!(again, written);
     }
 
     #[test]
