@@ -6,7 +6,7 @@ use penstock_tests::{
     bridge::{Bridge, Settings},
     free_port,
     shared::three_brokers,
-    tools::{Record, file, kcat_read},
+    tools::{Record, kcat_read},
 };
 use serde_json::Value;
 
@@ -93,15 +93,8 @@ pub(crate) fn assert_partitions(summary: &Value, records: &[Record]) {
 
 /// Two bridges of one fleet in front of [`three_brokers`], each of which knows the other.
 pub(crate) fn fleet_of_two() -> [Bridge; 2] {
-    let secret = file("secret", b"an example of a secret that a fleet shares");
     let ports = [free_port(), free_port()];
-    ports.map(|port| {
-        let settings = Settings::new(&three_brokers().bootstrap())
-            .set("fleet.address", &format!("\"127.0.0.1:{port}\""))
-            .set("fleet.secret_file", &format!("{secret:?}"))
-            .set("fleet.peers", &format!("[\"127.0.0.1:{}\", \"127.0.0.1:{}\"]", ports[0], ports[1]));
-        Bridge::start_with(&settings)
-    })
+    ports.map(|port| Bridge::start_with(&Settings::new(&three_brokers().bootstrap()).in_fleet(port, &ports)))
 }
 
 /// The values of a topic, in order per partition.

@@ -71,6 +71,16 @@ impl Settings {
         self
     }
 
+    /// Makes it a bridge of a fleet that shares one secret: reached by the others at `port`, one of `ports`.
+    pub fn in_fleet(self, port: u16, ports: &[u16]) -> Self {
+        let secret = temp_dir("fleet").join("secret");
+        fs::write(&secret, "an example of a secret that a fleet shares").expect("the temporary folder can be written");
+        let peers: Vec<_> = ports.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+        self.set("fleet.address", &format!("\"127.0.0.1:{port}\""))
+            .set("fleet.secret_file", &format!("{secret:?}"))
+            .set("fleet.peers", &format!("[{}]", peers.join(", ")))
+    }
+
     /// Leaves out the `[[access]]` rule.
     pub fn without_access(mut self) -> Self {
         self.access = None;

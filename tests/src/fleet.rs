@@ -15,7 +15,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
     bridge::{Bridge, Settings},
-    eventually,
+    eventually, free_port,
     nlb::{
         self, Nlb,
         group::{Health, Target, TargetStatus},
@@ -100,15 +100,17 @@ impl Fleet {
         settings.check_timeout = Duration::from_secs(10);
         let nlb = Nlb::start(runtime, settings)?;
         let scaled = |time: Duration| format!("\"{}ms\"", time.div_f64(faster).as_millis());
-        let settings = || {
+        let ports: Vec<_> = (0..count).map(|_| free_port()).collect();
+        let settings = |port| {
             Settings::new(bootstrap)
+                .in_fleet(port, &ports)
                 .set("listen.proxy_protocol", "\"required\"")
                 .set("listen.proxy_trusted", "[\"127.0.1.0/24\"]")
                 .set("drain.notice", &scaled(NOTICE))
                 .set("drain.deadline", &scaled(DEADLINE))
                 .set("runtime.workers", "1")
         };
-        let bridges: Vec<_> = (0..count).map(|_| Bridge::start_with(&settings())).collect();
+        let bridges: Vec<_> = ports.iter().map(|port| Bridge::start_with(&settings(*port))).collect();
         let fleet = Self { nlb, bridges, faster };
         for bridge in &fleet.bridges {
             fleet.nlb.register(target(bridge));

@@ -35,6 +35,10 @@ use kafka_client::sasl::Secret;
 use source::{Origin, Source};
 
 use crate::client::Endpoint;
+use crate::credentials::read_secret;
+
+/// The fleet's secret signs for callers: 32 random characters are beyond guessing.
+const MIN_SECRET_CHARACTERS: usize = 32;
 
 /// Everything `penstock serve` needs, resolved and checked.
 #[derive(Debug, Clone)]
@@ -90,6 +94,8 @@ struct Origins {
 pub struct Reread {
     /// The rules, which can be put in place.
     pub access: Vec<AccessRule>,
+    /// The fleet's other bridges, which can be put in place where there is a fleet.
+    pub peers: Vec<String>,
     /// Keys whose values are others than at the start: they need a restart.
     pub needs_restart: Vec<&'static str>,
 }
@@ -553,10 +559,28 @@ pub struct Fleet {
     pub address: SocketAddr,
     /// How others reach it, `host:port`. `None`: by the address that it is bound to.
     pub advertised: Option<String>,
+    /// Where the secrets are.
+    pub secret_file: PathBuf,
     /// What requests are signed with, the first, and by what they are believed, each. Never empty.
     pub secrets: Vec<Secret>,
     /// `host:port` of others.
     pub peers: Vec<String>,
+}
+
+impl Fleet {
+    /// The secrets in a file, one a line.
+    ///
+    /// # Errors
+    ///
+    /// Why it has none that can be used.
+    pub fn read_secrets(file: &Path) -> Result<Vec<Secret>, String> {
+        let text = read_secret(file)?;
+        let secrets: Vec<_> = text.reveal().lines().map(Secret::new).collect();
+        if secrets.iter().any(|secret| secret.reveal().len() < MIN_SECRET_CHARACTERS) {
+            return Err(format!("{}: has a line of less than {MIN_SECRET_CHARACTERS} characters", file.display()));
+        }
+        Ok(secrets)
+    }
 }
 
 /// The management listener: `[management]`.

@@ -157,13 +157,14 @@ pub(crate) enum Reloaded {
     Tls,
     KafkaTls,
     Rules,
+    FleetSecret,
     Users,
     Keys,
 }
 
 impl Reloaded {
     /// In the order of their discriminants.
-    const ALL: [Self; 5] = [Self::Tls, Self::KafkaTls, Self::Rules, Self::Users, Self::Keys];
+    const ALL: [Self; 6] = [Self::Tls, Self::KafkaTls, Self::Rules, Self::FleetSecret, Self::Users, Self::Keys];
 
     /// For logs and labels.
     pub(crate) const fn name(self) -> &'static str {
@@ -171,6 +172,7 @@ impl Reloaded {
             Self::Tls => "tls",
             Self::KafkaTls => "kafka_tls",
             Self::Rules => "rules",
+            Self::FleetSecret => "fleet_secret",
             Self::Users => "users",
             Self::Keys => "jwt_keys",
         }

@@ -268,7 +268,7 @@ impl Server {
         let (reload, reloads) = watch::channel(0);
         let rest = Rest {
             reloader: Reloader::new(
-                sources(&config, &access, tls.as_ref(), kafka_tls, authenticator.as_deref()),
+                sources(&config, &access, fleet.as_ref(), tls.as_ref(), kafka_tls, authenticator.as_deref()),
                 metrics.clone(),
             ),
             reloads,
@@ -359,11 +359,13 @@ async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, Se
 fn sources(
     config: &Arc<Config>,
     access: &Arc<Access>,
+    fleet: Option<&Arc<Fleet>>,
     tls: Option<&Arc<TlsState>>,
     kafka_tls: Option<KafkaTls>,
     authenticator: Option<&Authenticator>,
 ) -> Vec<Source> {
-    let mut sources = vec![Source::Rules(config.clone(), access.clone())];
+    let mut sources = vec![Source::Rules(config.clone(), access.clone(), fleet.cloned())];
+    sources.extend(fleet.map(|fleet| Source::FleetSecret(fleet.clone())));
     sources.extend(tls.map(|tls| Source::Tls(tls.clone())));
     sources.extend(kafka_tls.map(Source::KafkaTls));
     sources.extend(authenticator.and_then(|auth| auth.users()).map(|users| Source::Users(users.clone())));

@@ -573,7 +573,7 @@ pub(super) const KEYS: &[Key] = &[
         Default::Unset("required with `fleet.address`"),
         "The file with the secret that all bridges of the fleet share: 32 characters or more, random. With several lines \
          the first signs and all are believed, so that a secret is replaced in three steps: add the new one as the last \
-         line everywhere, move it to the first, take the old one away. Read at the start.",
+         line everywhere, move it to the first, take the old one away. The file is watched.",
     ),
     key(
         "fleet.peers",
@@ -582,7 +582,8 @@ pub(super) const KEYS: &[Key] = &[
         "`host:port` of the other bridges, for clients that name an instance themselves and go by that name alone: whoever \
          gets their requests asks all peers who has it. Every address that a name resolves to is one, so one name for \
          the whole fleet is enough. Clients that go by the `base_uri` that they were given need no peers. Clients that read \
-         as a group and commit by themselves do: whoever gets their offsets has the peer commit them that has the stream.",
+         as a group and commit by themselves do: whoever gets their offsets has the peer commit them that has the stream. \
+         Changes are taken without a restart; this bridge itself may be among them.",
     ),
     key("management.address", Kind::Address, Default::Value("0.0.0.0:8081"), "Where the management listener binds."),
     key(

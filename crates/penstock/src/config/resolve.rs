@@ -13,7 +13,6 @@ mod auth;
 mod sasl;
 mod schema_registry;
 
-use kafka_client::sasl::Secret;
 use kafka_records::Compression;
 
 use super::{
@@ -30,6 +29,9 @@ use crate::client::{Endpoint, Proof, Trust};
 /// Unacknowledged bytes that one upload may hold: enough to keep every partition's batch in flight and the next one
 /// filling, and a fraction of the smallest budget.
 const DELIVERY_QUOTA: usize = 4 * 1024 * 1024;
+
+/// What can be changed without a restart, beside the rules.
+const PEERS: &str = "fleet.peers";
 
 /// `folder` is where relative paths begin.
 pub(super) fn resolve(source: Source, folder: &Path) -> Result<Config, ConfigError> {
@@ -84,7 +86,7 @@ pub(super) fn resolve(source: Source, folder: &Path) -> Result<Config, ConfigErr
     if mistakes.is_empty() { Ok(Config { access, ..config }) } else { Err(ConfigError::Mistakes(mistakes)) }
 }
 
-/// The rules, and what else is no longer as it was at the start.
+/// The rules and the fleet's peers, and what else is no longer as it was at the start.
 pub(super) fn reread(
     source: Source,
     folder: &Path,
@@ -99,8 +101,12 @@ pub(super) fn reread(
     if !mistakes.is_empty() {
         return Err(ConfigError::Mistakes(mistakes));
     }
-    let changed = |key: &&Key| settings.values.get(key.path) != before.get(key.path);
-    Ok(Reread { access, needs_restart: KEYS.iter().filter(changed).map(|key| key.path).collect() })
+    let needs_restart = |key: &&Key| key.path != PEERS && settings.values.get(key.path) != before.get(key.path);
+    Ok(Reread {
+        access,
+        peers: settings.list(PEERS),
+        needs_restart: KEYS.iter().filter(needs_restart).map(|key| key.path).collect(),
+    })
 }
 
 fn typed_rules(rules: BTreeMap<usize, Values>, folder: &Path) -> Vec<Settings<'_>> {
@@ -336,7 +342,7 @@ fn runtime(settings: &Settings<'_>) -> Runtime {
 
 fn fleet(settings: &mut Settings<'_>) -> Option<Fleet> {
     let Some(address) = settings.optional_address("fleet.address") else {
-        settings.unused(&["fleet.advertised", "fleet.secret_file", "fleet.peers"], "needs fleet.address");
+        settings.unused(&["fleet.advertised", "fleet.secret_file", PEERS], "needs fleet.address");
         return None;
     };
     let advertised = settings.text("fleet.advertised");
@@ -346,17 +352,12 @@ fn fleet(settings: &mut Settings<'_>) -> Option<Fleet> {
     if advertised.as_deref().is_some_and(|advertised| advertised.parse::<hyper::http::uri::Authority>().is_err()) {
         settings.mistake("fleet.advertised", "must be host:port");
     }
-    let mut secrets = Vec::new();
-    if let Some(file) = settings.required("fleet.secret_file", "is required with fleet.address") {
-        match crate::credentials::read_secret(&file) {
-            Ok(secret) => secrets.extend(secret.reveal().lines().map(Secret::new)),
-            Err(problem) => settings.mistake("fleet.secret_file", problem),
-        }
-        if secrets.iter().any(|secret| secret.reveal().len() < 32) {
-            settings.mistake("fleet.secret_file", "has a line of less than 32 characters");
-        }
-    }
-    Some(Fleet { address, advertised, secrets, peers: settings.list("fleet.peers") })
+    let secret_file = settings.required("fleet.secret_file", "is required with fleet.address")?;
+    let secrets = match Fleet::read_secrets(&secret_file) {
+        Ok(secrets) => secrets,
+        Err(problem) => settings.missing("fleet.secret_file", &problem).unwrap_or_default(),
+    };
+    Some(Fleet { address, advertised, secret_file, secrets, peers: settings.list(PEERS) })
 }
 
 /// The rules, and what is wrong with any of them.

@@ -5,9 +5,9 @@ use super::{
     *,
 };
 
-/// Enough for a bridge on loopback, without TLS.
 mod trust;
 
+/// Enough for a bridge on loopback, without TLS.
 const MINIMAL: &str = "\
 [listen]
 address = \"127.0.0.1:0\"

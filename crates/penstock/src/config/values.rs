@@ -199,7 +199,6 @@ fn list_of(raw: &Raw, is_item: fn(&str) -> bool) -> Option<Vec<String>> {
     list(raw).filter(|items| !items.is_empty() && items.iter().all(|item| is_item(item)))
 }
 
-/// `host:port`, the host a name, an IPv4 address or an IPv6 address in brackets.
 /// Scheme, host, and the port if it is not the scheme's (RFC 6454 section 6.2): what browsers send.
 fn is_origin(text: &str) -> bool {
     let Some((scheme, authority)) = text.split_once("://") else { return text == "*" };
@@ -212,6 +211,7 @@ fn is_origin(text: &str) -> bool {
     !authority.is_empty() && authority.bytes().all(fits) && !authority.ends_with(usual)
 }
 
+/// `host:port`, the host a name, an IPv4 address or an IPv6 address in brackets.
 fn is_host_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let host_fits = match host.strip_prefix('[') {

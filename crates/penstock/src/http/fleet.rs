@@ -27,11 +27,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
@@ -81,13 +83,17 @@ pub(crate) const HEAD_BYTES: usize = 64 * 1024;
 
 const ENVELOPE: HeaderName = HeaderName::from_static("penstock-envelope");
 const SEAL: HeaderName = HeaderName::from_static("penstock-seal");
+/// In every answer to a request that was believed. Without it, whoever answered has done nothing, or is no bridge.
+const BELIEVED: HeaderName = HeaderName::from_static("penstock-believed");
 
 /// This bridge's part in a fleet, shared by all workers.
 pub(crate) struct Fleet {
     /// Where the others reach this bridge.
     advertised: String,
-    peers: Vec<String>,
-    keys: Keys,
+    /// As they are written, this bridge perhaps among them.
+    peers: ArcSwap<Vec<String>>,
+    secret_file: PathBuf,
+    keys: ArcSwap<Keys>,
     seen: Nonces,
 }
 
@@ -95,17 +101,44 @@ impl Fleet {
     /// `address` is where the fleet's listener is.
     pub(crate) fn new(config: &config::Fleet, address: SocketAddr) -> Self {
         let advertised = config.advertised.clone().unwrap_or_else(|| address.to_string());
-        Self { advertised, peers: config.peers.clone(), keys: Keys::new(&config.secrets), seen: Nonces::default() }
+        Self {
+            advertised,
+            peers: ArcSwap::from_pointee(config.peers.clone()),
+            secret_file: config.secret_file.clone(),
+            keys: ArcSwap::from_pointee(Keys::new(&config.secrets)),
+            seen: Nonces::default(),
+        }
+    }
+
+    /// Whoever is asked from now on.
+    pub(crate) fn replace_peers(&self, peers: Vec<String>) {
+        self.peers.store(Arc::new(peers));
+    }
+
+    /// Where the secrets are.
+    pub(crate) fn secret_file(&self) -> &Path {
+        &self.secret_file
+    }
+
+    /// Reads the secrets anew; those that cannot be used change nothing.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them.
+    pub(crate) fn reload_secret(&self) -> Result<(), String> {
+        let secrets = config::Fleet::read_secrets(&self.secret_file)?;
+        self.keys.store(Arc::new(Keys::new(&secrets)));
+        Ok(())
     }
 
     /// What is written behind an instance's id so that any bridge finds its owner: this one.
     pub(crate) fn mark(&self, group: &str, instance: &str) -> String {
-        self.keys.mark(&self.advertised, group, instance)
+        self.keys.load().mark(&self.advertised, group, instance)
     }
 
     /// The owner in a mark.
     pub(crate) fn owner(&self, mark: &str, group: &str, instance: &str) -> Option<String> {
-        self.keys.owner(mark, group, instance)
+        self.keys.load().owner(mark, group, instance)
     }
 }
 
@@ -113,7 +146,7 @@ impl fmt::Debug for Fleet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fleet")
             .field("advertised", &self.advertised)
-            .field("peers", &self.peers)
+            .field("peers", &self.peers.load())
             .finish_non_exhaustive()
     }
 }
@@ -165,7 +198,7 @@ impl<'a> InstanceCall<'a> {
 /// Why there is no answer from another bridge.
 #[derive(Debug)]
 enum Unanswered {
-    /// Nobody is there.
+    /// Nobody is there, or somebody who does not believe this bridge.
     Gone,
     /// It may have done what it was asked for.
     Lost,
@@ -341,7 +374,7 @@ async fn ask_all(
 ) -> JoinSet<(String, Result<Answer, Unanswered>)> {
     let envelope: Rc<str> = envelope.encode().into();
     let mut addresses = Vec::new();
-    for peer in &fleet.peers {
+    for peer in fleet.peers.load_full().iter() {
         match timeout(CONNECT_TIMEOUT, tokio::net::lookup_host(peer)).await {
             Ok(Ok(found)) => addresses.extend(found.map(|address| address.to_string())),
             _ => tracing::debug!(peer, "a peer's name cannot be resolved"),
@@ -396,7 +429,7 @@ async fn send(
         endpoint
             .request("/forward")
             .method(Method::POST)
-            .header(SEAL, fleet.keys.seal(envelope, &body))
+            .header(SEAL, fleet.keys.load().seal(envelope, &body))
             .header(ENVELOPE, envelope)
             .body(RequestBody::Whole(body.clone()))
             .map_err(|_| Unanswered::Gone)
@@ -416,6 +449,10 @@ async fn send(
     let exchange = async {
         let answer = connection.send(request(&endpoint)?).await.map_err(|_| Unanswered::Lost)?;
         let (head, mut body) = answer.into_parts();
+        if !head.headers.contains_key(BELIEVED) {
+            tracing::warn!(owner, "another bridge of the fleet does not believe this one, or is none");
+            return Err(Unanswered::Gone);
+        }
         let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let delivery = context.pipeline.delivery(None, 1);
         // The owner had room for it, too.
@@ -491,19 +528,22 @@ impl FleetSession {
         let encoding = ContentEncoding::Identity;
         let body = WholeBody::read_optional(context, &mut reader, encoding, &delivery, v2::COMMAND).await?;
         let body = body.as_ref().map_or(&b""[..], WholeBody::bytes);
-        if !self.fleet.keys.believes(seal, sealed, body, &self.fleet.seen) {
+        if !self.fleet.keys.load().believes(seal, sealed, body, &self.fleet.seen) {
             context.metrics.fleet_refused();
             tracing::warn!("a request on the fleet's listener is not sealed by the fleet, is old, or came before");
             return Err(stranger());
         }
         let envelope = BASE64_STANDARD.decode(sealed).ok();
         let envelope: Option<Envelope<'_>> = envelope.as_deref().and_then(|json| serde_json::from_slice(json).ok());
-        match envelope {
+        let answer = match envelope {
             Some(Envelope::Call(InstanceCall { caller, group, instance, call, asked })) => {
                 v2::handed_on(context, &caller, (&group, &instance), &call, &asked, body).await
             }
             Some(Envelope::Offsets { caller, group }) => groups::handed_on(context, &caller, &group, body).await,
             None => Err(ApiError::bad_request("another version of the bridge wrote this envelope")),
-        }
+        };
+        let mut answer = answer.unwrap_or_else(|error| respond::error(&error));
+        answer.headers_mut().insert(BELIEVED, HeaderValue::from_static("1"));
+        Ok(answer)
     }
 }

@@ -1,4 +1,4 @@
-//! What changes while the bridge runs: certificates, rules, users, keys of tokens.
+//! What changes while the bridge runs: certificates, rules, users, keys of tokens, the other bridges and their secret.
 //!
 //! Their files are looked at [every quarter of a second](LOOK_EVERY). What has changed, and then stayed as it is until the
 //! next look, is read, checked whole and put in place; so nobody has to tell the bridge, and a file that is being written is
@@ -21,6 +21,7 @@ use super::tls::TlsState;
 use crate::auth::{Tokens, Users};
 use crate::config::Config;
 use crate::http::access::Access;
+use crate::http::fleet::Fleet;
 use crate::metrics::{Metrics, Reloaded};
 
 /// How often files are looked at.
@@ -32,8 +33,9 @@ pub(crate) enum Source {
     Tls(Arc<TlsState>),
     /// Authorities that sign brokers' certificates, the certificate that brokers are shown, its key.
     KafkaTls(KafkaTls),
-    /// The `[[access]]` rules of the configuration.
-    Rules(Arc<Config>, Arc<Access>),
+    /// What of the configuration itself can change: the `[[access]]` rules, and the fleet's peers if there is one.
+    Rules(Arc<Config>, Arc<Access>, Option<Arc<Fleet>>),
+    FleetSecret(Arc<Fleet>),
     Users(Arc<Users>),
     Keys(Arc<Tokens>),
 }
@@ -44,6 +46,7 @@ impl Source {
             Self::Tls(_) => Reloaded::Tls,
             Self::KafkaTls(_) => Reloaded::KafkaTls,
             Self::Rules(..) => Reloaded::Rules,
+            Self::FleetSecret(_) => Reloaded::FleetSecret,
             Self::Users(_) => Reloaded::Users,
             Self::Keys(_) => Reloaded::Keys,
         }
@@ -53,7 +56,8 @@ impl Source {
         match self {
             Self::Tls(tls) => tls.paths(),
             Self::KafkaTls(tls) => tls.paths(),
-            Self::Rules(config, _) => config.file().map(Into::into).into_iter().collect(),
+            Self::Rules(config, ..) => config.file().map(Into::into).into_iter().collect(),
+            Self::FleetSecret(fleet) => vec![fleet.secret_file().to_owned()],
             Self::Users(users) => vec![users.path().to_owned()],
             Self::Keys(tokens) => tokens.path().map(Into::into).into_iter().collect(),
         }
@@ -63,9 +67,12 @@ impl Source {
         match self {
             Self::Tls(tls) => tls.reload().map_err(|error| error.to_string()),
             Self::KafkaTls(tls) => tls.reload().map_err(|error| error.to_string()),
-            Self::Rules(config, access) => {
+            Self::Rules(config, access, fleet) => {
                 let reread = config.reread().map_err(|error| error.to_string())?;
                 access.replace(reread.access);
+                if let Some(fleet) = fleet {
+                    fleet.replace_peers(reread.peers);
+                }
                 metrics.set_restart_needed(!reread.needs_restart.is_empty());
                 if !reread.needs_restart.is_empty() {
                     let keys = reread.needs_restart.join(", ");
@@ -73,6 +80,7 @@ impl Source {
                 }
                 Ok(())
             }
+            Self::FleetSecret(fleet) => fleet.reload_secret(),
             Self::Users(users) => users.reload(),
             Self::Keys(tokens) => tokens.reload(),
         }

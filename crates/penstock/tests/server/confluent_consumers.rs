@@ -1,6 +1,7 @@
 use crate::harness::{Answer, Bridge, Client, TOPIC, run};
 use krafka::testing::FakeBroker;
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 
 const V2: &str = "application/vnd.kafka.v2+json";
 const JSON: &str = "application/vnd.kafka.json.v2+json";
@@ -274,25 +275,33 @@ fn an_idle_instance_ends() {
 
 // ---- a fleet ----
 
-/// Two bridges of one fleet in front of one Kafka.
-async fn fleet(peers: bool) -> (Bridge, Bridge) {
+/// Two bridges of one fleet in front of one Kafka, and the file of the fleet's secret.
+async fn fleet(peers: bool) -> (Bridge, Bridge, tempfile::NamedTempFile) {
     let kafka = FakeBroker::start_cluster(1).await.expect("loopback");
     kafka.create_topic(TOPIC, 1);
-    let secret = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(secret.path(), "0123456789abcdef0123456789abcdef\n").expect("written");
-    let settings = |others: &str| {
-        format!("[fleet]\naddress = \"127.0.0.1:0\"\nsecret_file = {:?}\n{others}", secret.path().display().to_string())
-    };
-    let first = Bridge::in_front_of(kafka, &settings("")).await;
-    let others = if peers { format!("peers = [\"{}\"]\n", first.fleet.expect("a fleet")) } else { String::new() };
-    let second = first.beside(&settings(&others)).await;
-    (first, second)
+    let secret = secret(OURS);
+    let first = Bridge::in_front_of(kafka, &fleet_settings(&secret, None)).await;
+    let second = first.beside(&fleet_settings(&secret, first.fleet.filter(|_| peers))).await;
+    (first, second, secret)
+}
+
+const OURS: &str = "0123456789abcdef0123456789abcdef\n";
+
+fn secret(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), text).expect("written");
+    file
+}
+
+fn fleet_settings(secret: &tempfile::NamedTempFile, peer: Option<SocketAddr>) -> String {
+    let peers = peer.map(|peer| format!("peers = [\"{peer}\"]\n")).unwrap_or_default();
+    format!("[fleet]\naddress = \"127.0.0.1:0\"\nsecret_file = {:?}\n{peers}", secret.path())
 }
 
 #[test]
 fn an_instance_is_reached_through_any_bridge_by_what_its_creation_said() {
     run(async {
-        let (first, second) = fleet(false).await;
+        let (first, second, _secret) = fleet(false).await;
         write(&first, TOPIC, &[json!(1)]).await;
         let mut consumer =
             Consumer::create(&first, "g", json!({"name": "c ü", "format": "json", "auto.offset.reset": "earliest"}))
@@ -320,7 +329,7 @@ fn an_instance_is_reached_through_any_bridge_by_what_its_creation_said() {
 #[test]
 fn an_instance_is_reached_by_its_name_alone_where_peers_are_known() {
     run(async {
-        let (first, second) = fleet(true).await;
+        let (first, second, _secret) = fleet(true).await;
         let mut consumer = Consumer::create(&first, "g", json!({"name": "c"})).await;
         consumer.base = "/consumers/g/instances/c".into();
         consumer.client = second.client().await;
@@ -335,9 +344,52 @@ fn an_instance_is_reached_by_its_name_alone_where_peers_are_known() {
 }
 
 #[test]
+fn peers_and_the_secret_change_without_a_restart() {
+    run(async {
+        let (first, _, of_first) = fleet(false).await;
+        let of_second = secret(OURS);
+        let second = first.beside(&fleet_settings(&of_second, None)).await;
+        let mut consumer = Consumer::create(&first, "g", json!({"name": "c"})).await;
+        consumer.base = "/consumers/g/instances/c".into();
+        consumer.client = second.client().await;
+        assert_eq!(consumer.get("/subscription", "").await.error_code(), 40403, "nobody is asked");
+
+        second.write_settings(&fleet_settings(&of_second, first.fleet));
+        second.reload("rules", "ok").await;
+        assert_eq!(second.metric("penstock_restart_needed").await, 0);
+        assert_eq!(consumer.get("/subscription", "").await.status, 200);
+
+        // A secret is replaced in three steps; each bridge takes each in its own time.
+        let new = "fedcba9876543210fedcba9876543210";
+        let secrets = async |first_has: &str, second_has: &str| {
+            for (bridge, file, text) in [(&first, &of_first, first_has), (&second, &of_second, second_has)] {
+                std::fs::write(file.path(), text).expect("written");
+                bridge.reload("fleet_secret", "ok").await;
+            }
+        };
+        let (both, turned) = (format!("{OURS}{new}\n"), format!("{new}\n{OURS}"));
+        for (a, b) in [(&*both, OURS), (&both, &both), (&both, &turned), (&turned, &turned), (&turned, new), (new, new)]
+        {
+            secrets(a, b).await;
+            assert_eq!(consumer.get("/subscription", "").await.status, 200, "{a:?} and {b:?}");
+        }
+        secrets(OURS, new).await;
+        assert_eq!(consumer.get("/subscription", "").await.error_code(), 40403, "strangers");
+        assert!(first.metric("penstock_fleet_requests_refused_total").await > 0);
+
+        // What cannot be used changes nothing.
+        secrets(new, new).await;
+        std::fs::write(of_first.path(), "short\n").expect("written");
+        first.reload("fleet_secret", "failed").await;
+        assert_eq!(first.metric("penstock_reload_failing{what=\"fleet_secret\"}").await, 1);
+        assert_eq!(consumer.get("/subscription", "").await.status, 200);
+    });
+}
+
+#[test]
 fn the_fleets_listener_is_for_the_fleet_alone() {
     run(async {
-        let (first, _second) = fleet(false).await;
+        let (first, _second, _secret) = fleet(false).await;
         let mut client = Client::connect(first.fleet.expect("a fleet")).await;
         let answer = client.request("POST", "/forward", &[], b"").await;
         assert_eq!(answer.error_code(), 40301);

@@ -103,6 +103,23 @@ impl Bridge {
         client.request("GET", path, &[], b"").await
     }
 
+    /// One series of `/metrics`.
+    pub(crate) async fn metric(&self, series: &str) -> i64 {
+        let metrics = self.manage("/metrics").await.text();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("{series}"));
+        value.trim().parse().expect("a number")
+    }
+
+    /// Has everything read anew and waits until `what` was.
+    pub(crate) async fn reload(&self, what: &str, result: &str) {
+        let series = format!("penstock_reloads_total{{what=\"{what}\",result=\"{result}\"}}");
+        let before = self.metric(&series).await;
+        self.reload.reload();
+        while self.metric(&series).await == before {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Waits until Kafka was asked such a thing.
     pub(crate) async fn asked(&self, api: ApiKey) {
         assert!(self.kafka.wait_for_requests(api, 1, GIVE_UP).await, "Kafka was asked");

@@ -145,26 +145,6 @@ async fn ask(bridge: &Bridge, config: &Arc<ClientConfig>) -> Option<(HandshakeKi
     Some((kind, client.try_answer().await?))
 }
 
-async fn metric(bridge: &Bridge, series: &str) -> i64 {
-    let metrics = bridge.manage("/metrics").await.text();
-    let value = metrics.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("{series}"));
-    value.trim().parse().expect("a number")
-}
-
-fn reloads(what: &str, result: &str) -> String {
-    format!("penstock_reloads_total{{what=\"{what}\",result=\"{result}\"}}")
-}
-
-/// Has everything read anew and waits until `what` was.
-async fn reload(bridge: &Bridge, what: &str, result: &str) {
-    let series = reloads(what, result);
-    let before = metric(bridge, &series).await;
-    bridge.reload.reload();
-    while metric(bridge, &series).await == before {
-        tokio::task::yield_now().await;
-    }
-}
-
 #[test]
 fn a_certificate_is_who_a_caller_is() {
     run(async {
@@ -214,16 +194,16 @@ fn who_was_revoked_is_refused_on_its_next_connection_resumed_or_not() {
                 assert_eq!((how, answer.status), (kind, 200));
             }
             authority.write_list(&[serial], 2099);
-            reload(&bridge, "tls", "ok").await;
+            bridge.reload("tls", "ok").await;
             assert!(ask(&bridge, &orders).await.is_none(), "{version:?}");
             assert_eq!(ask(&bridge, &others).await.expect("served").1.status, 200);
-            assert!(metric(&bridge, "penstock_tls_crl_expiry_seconds").await > 0);
+            assert!(bridge.metric("penstock_tls_crl_expiry_seconds").await > 0);
 
             // A list that is out of date tells nothing of anybody.
             authority.write_list(&[], 2021);
-            reload(&bridge, "tls", "ok").await;
+            bridge.reload("tls", "ok").await;
             assert!(ask(&bridge, &others).await.is_none());
-            assert!(metric(&bridge, "penstock_tls_crl_expiry_seconds").await < 0);
+            assert!(bridge.metric("penstock_tls_crl_expiry_seconds").await < 0);
         }
     });
 }
@@ -255,7 +235,7 @@ fn certificates_rotate_under_load_and_no_request_fails() {
                     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 }
                 let fresh = authority.write_server();
-                reload(&bridge, "tls", "ok").await;
+                bridge.reload("tls", "ok").await;
                 let stream = connect(&bridge, &authority.trusting(TLS13, None)).await.expect("greeted");
                 assert_eq!(stream.get_ref().1.peer_certificates(), Some(&[fresh][..]));
             }
@@ -264,8 +244,8 @@ fn certificates_rotate_under_load_and_no_request_fails() {
         let (a, b, c, d, ()) = tokio::join!(load(TLS13), load(TLS12), load(TLS13), load(TLS12), rotate);
         assert_eq!(bridge.values().len(), a + b + c + d);
         println!("{} requests on {} connections, none failed", a + b + c + d, (a + b + c + d) / 3);
-        assert!(metric(&bridge, "penstock_tls_certificate_expiry_seconds").await > 0);
-        let failed = metric(&bridge, "penstock_tls_handshakes_failed_total").await;
+        assert!(bridge.metric("penstock_tls_certificate_expiry_seconds").await > 0);
+        let failed = bridge.metric("penstock_tls_handshakes_failed_total").await;
         assert_eq!(failed, 0);
     });
 }
@@ -302,14 +282,14 @@ fn changed_files_are_noticed_once_they_are_whole() {
         // Half a file is refused, and the old stays; the rest of it makes it good.
         let whole = std::fs::read(authority.path("cert.pem")).expect("there");
         std::fs::write(store.path().join("2/cert.pem"), &whole[..whole.len() / 2]).expect("written");
-        while metric(&bridge, "penstock_reload_failing{what=\"tls\"}").await == 0 {}
+        while bridge.metric("penstock_reload_failing{what=\"tls\"}").await == 0 {}
         assert_eq!(served().await, second);
         authority.write_server();
         for name in ["cert.pem", "key.pem"] {
             std::fs::copy(authority.path(name), store.path().join("2").join(name)).expect("copied");
         }
         while served().await == second {}
-        while metric(&bridge, "penstock_reload_failing{what=\"tls\"}").await == 1 {}
+        while bridge.metric("penstock_reload_failing{what=\"tls\"}").await == 1 {}
     });
 }
 
@@ -380,17 +360,17 @@ fn rules_and_users_change_on_open_connections_without_a_restart() {
         assert_eq!(post(&mut client, &[("Authorization", ALICE)]).await.error_code(), 40301);
 
         bridge.write_settings(&(settings.clone() + &rule("nobody", "produce")));
-        while metric(&bridge, "penstock_reload_failing{what=\"rules\"}").await == 0 {}
+        while bridge.metric("penstock_reload_failing{what=\"rules\"}").await == 0 {}
         assert_eq!(post(&mut client, &[("Authorization", BOB)]).await.status, 200, "as before");
         std::fs::write(&users, "bob:plain\n").expect("written");
-        reload(&bridge, "users", "failed").await;
+        bridge.reload("users", "failed").await;
         assert_eq!(post(&mut client, &[("Authorization", BOB)]).await.status, 200, "as before");
 
-        assert_eq!(metric(&bridge, "penstock_restart_needed").await, 0);
+        assert_eq!(bridge.metric("penstock_restart_needed").await, 0);
         let other = settings + "[limits]\nrecord_bytes = 4096\n" + &rule("user:alice", "produce");
         bridge.write_settings(&other);
-        reload(&bridge, "rules", "ok").await;
-        assert_eq!(metric(&bridge, "penstock_restart_needed").await, 1);
+        bridge.reload("rules", "ok").await;
+        assert_eq!(bridge.metric("penstock_restart_needed").await, 1);
         assert_eq!(post(&mut client, &[("Authorization", BOB)]).await.error_code(), 40301);
     });
 }
@@ -407,10 +387,10 @@ fn a_reload_gives_nobody_a_second_burst() {
         headers.push(("Kafka-Timeout-Ms", "30000"));
         client.send([Client::<TcpStream>::head("POST", RECORDS, &headers).as_bytes(), &body[..8192]].concat()).await;
         // A record that is let in before these bytes are counted waits until they are paid back.
-        while metric(&bridge, "penstock_http_body_bytes_total").await == 0 {}
+        while bridge.metric("penstock_http_body_bytes_total").await == 0 {}
         let mut other = bridge.client().await;
         assert_eq!(post(&mut other, &[]).await.error_code(), 429);
-        reload(&bridge, "rules", "ok").await;
+        bridge.reload("rules", "ok").await;
         assert_eq!(post(&mut other, &[]).await.error_code(), 429);
     });
 }

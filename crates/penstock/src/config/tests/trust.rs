@@ -154,7 +154,7 @@ fn users_and_tokens_are_checked_at_once() {
 }
 
 #[test]
-fn rules_can_be_read_again_and_other_changes_are_named() {
+fn rules_and_peers_can_be_read_again_and_other_changes_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     let rule = RULE.replace("IDENTITY", "anyone");
@@ -177,6 +177,10 @@ fn rules_can_be_read_again_and_other_changes_are_named() {
     assert_eq!(changed.needs_restart, ["limits.record_bytes"], "a default that is written is no change");
     assert!(changed.access[0].allow.consume);
 
+    let peers = reread(with("fleet", "peers = [\"a:1\", \"b:2\"]")).expect("valid");
+    assert_eq!(peers.peers, ["a:1", "b:2"]);
+    assert_eq!(peers.needs_restart, Vec::<&str>::new());
+
     for wrong in
         [format!("{MINIMAL}{}", rule.replace("anyone", "nobody")), format!("{MINIMAL}x = "), with("limits", "a = 1")]
     {
@@ -184,4 +188,36 @@ fn rules_can_be_read_again_and_other_changes_are_named() {
     }
     fs::remove_file(config.file().expect("a file")).expect("removed");
     assert!(matches!(config.reread(), Err(ConfigError::Unreadable { .. })));
+}
+
+#[test]
+fn a_fleet_needs_a_secret_that_nobody_guesses_and_an_address_that_others_reach() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let secret = "0123456789abcdef0123456789abcdef";
+    fs::write(folder.join("secret"), format!("{secret}\n{secret}0\r\n")).expect("written");
+    fs::write(folder.join("short"), format!("{secret}\n{}\n", &secret[1..])).expect("written");
+    let load = |keys: &str| load_in(folder, &with("fleet", keys), &[]);
+    let all = "address = \"0.0.0.0:8444\"\nadvertised = \"10.0.0.1:8444\"\nsecret_file = \"secret\"\npeers = [\"fleet:8444\"]";
+    let fleet = load(all).expect("valid").fleet.expect("a fleet");
+    assert_eq!(fleet.secret_file, folder.join("secret"));
+    assert_eq!(fleet.secrets.iter().map(Secret::reveal).collect::<Vec<_>>(), [secret, &format!("{secret}0")]);
+    assert_eq!((fleet.advertised.as_deref(), fleet.peers), (Some("10.0.0.1:8444"), vec!["fleet:8444".to_owned()]));
+
+    let with_secret = |address: &str| format!("address = \"{address}\"\nsecret_file = \"secret\"");
+    for (keys, expected) in [
+        ("address = \"127.0.0.1:1\"".to_owned(), "fleet.secret_file: is required with fleet.address"),
+        ("address = \"127.0.0.1:1\"\nsecret_file = \"none\"".to_owned(), "fleet.secret_file = \"none\" (line "),
+        ("address = \"127.0.0.1:1\"\nsecret_file = \"short\"".to_owned(), "fleet.secret_file = \"short\" (line "),
+        (with_secret("0.0.0.0:1"), "fleet.advertised: is required where fleet.address is no address of one host"),
+        (with_secret("127.0.0.1:1") + "\nadvertised = \"a b\"", "fleet.advertised = \"a b\" (line "),
+        (with_secret("127.0.0.1:8081"), "fleet.address = \"127.0.0.1:8081\" (line "),
+        ("peers = [\"fleet:8444\"]".to_owned(), "fleet.peers = [\"fleet:8444\"] (line "),
+    ] {
+        let found = mistakes(load(&keys));
+        assert_eq!(found.len(), 1, "{keys}: {found:?}");
+        assert!(found[0].starts_with(expected), "{expected}\n{}", found[0]);
+    }
+    let found = mistakes(load("address = \"127.0.0.1:1\"\nsecret_file = \"short\""));
+    assert!(found[0].contains("has a line of less than 32 characters") && !found[0].contains("0123"), "{}", found[0]);
 }
