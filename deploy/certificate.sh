@@ -4,7 +4,7 @@
 #
 #   certificate.sh            makes what is not there
 #   certificate.sh --renew    a new certificate of the same authority into the same secret; instances take it within
-#                             five minutes, without a restart
+#                             two minutes, without a restart
 #   certificate.sh --dry-run  prints what it would do
 #
 # Prints the secret's ARN. The authority's key stays in deploy/tls/ca.key: keep it, or every client has to be told anew.

@@ -26,6 +26,7 @@ from conftest import DEPLOY
 
 PENSTOCK = os.environ["PENSTOCK_BIN"]
 RULES = '[[access]]\nidentity = "vpce-0123"\ntopics = ["orders"]\nallow = ["produce"]\n'
+FLEET_SECRET = "k" * 64 + "\n"
 
 AWS = """#!/bin/bash
 # Answers from a folder of files, and writes down what it was asked.
@@ -40,8 +41,15 @@ case "$1 $2" in
     esac ;;
   "secretsmanager get-secret-value") cat "$STUBS/secret-$(basename "$4")" ;;
   "ssm get-parameter") cat "$STUBS/rules" ;;
+  "ssm describe-instance-information")
+    case "$4" in *Values=i-0abc,i-0def) cat "$STUBS/addresses" ;; *) exit 1 ;; esac ;;
   "cloudwatch put-metric-data") cp "${6#file://}" "$STUBS/metrics.json" ;;
-  "autoscaling describe-auto-scaling-instances") echo the-group ;;
+  "autoscaling describe-auto-scaling-instances")
+    case "$*" in
+      *AutoScalingInstances\\[0\\]*) echo the-group ;;
+      *"=='the-group'"*) printf 'i-0abc\\ti-0def\\n' ;;
+      *) exit 1 ;;
+    esac ;;
   "autoscaling complete-lifecycle-action") ;;
   *) echo "nobody answers aws $*" >&2; exit 1 ;;
 esac
@@ -64,7 +72,7 @@ exec "$PENSTOCK_ROOT$(sed -n 's/^ExecStart=//p' "$unit")"
 class Metadata(http.server.BaseHTTPRequestHandler):
     """The instance's metadata service, version 2."""
 
-    answers = {"placement/availability-zone-id": "usw2-az1", "instance-id": "i-0abc", "autoscaling/target-lifecycle-state": "InService"}
+    answers = {"placement/availability-zone-id": "usw2-az1", "instance-id": "i-0abc", "local-ipv4": "10.80.0.11", "autoscaling/target-lifecycle-state": "InService"}
 
     def do_PUT(self):
         self.reply(200, "a-token")
@@ -174,6 +182,7 @@ def values(release, **more):
         "KafkaAuthentication": "iam",
         "ScramSecretArn": "",
         "TlsSecretArn": "arn/tls",
+        "FleetSecret": "arn/fleet",
         "ProxyTrusted": "10.80.0.0/20,10.80.16.0/20",
         "Bucket": "bucket",
         "ArtifactS3Uri": f"s3://bucket/releases/{release.name}",
@@ -196,6 +205,8 @@ def instance(tmp_path, metadata, dist):
         shutil.copy(archive, instance.stubs / "s3")
     (instance.stubs / "secret-tls").write_text(certificate("penstock.internal.example"))
     (instance.stubs / "rules").write_text(RULES)
+    (instance.stubs / "secret-fleet").write_text(FLEET_SECRET)
+    (instance.stubs / "addresses").write_text("10.80.0.11\t10.80.16.7\n")
     return instance
 
 
@@ -222,6 +233,8 @@ def test_user_data_makes_a_configuration_that_the_bridge_takes(booted):
         'mechanism = "AWS_MSK_IAM"',
         'region = "us-west-2"',
         'rack = "usw2-az1"',
+        'advertised = "10.80.0.11:8444"',
+        'peers = ["10.80.0.11:8444", "10.80.16.7:8444"]',
         'identity = "vpce-0123"',
     ):
         assert line in text.splitlines(), line
@@ -233,7 +246,7 @@ def test_user_data_makes_a_configuration_that_the_bridge_takes(booted):
         assert (booted.root / "etc/systemd/system" / unit).is_file()
     # There is a user for them, and what is secret is nobody else's.
     assert "penstock:" in (booted.root / "etc/passwd").read_text()
-    for secret in ("tls/server.key", "tls/server.pem", "penstock.toml"):
+    for secret in ("tls/server.key", "tls/server.pem", "fleet-secret", "penstock.toml"):
         assert stat.S_IMODE((booted.root / "var/lib/penstock" / secret).stat().st_mode) == 0o600
 
 
@@ -293,6 +306,52 @@ def test_new_rules_are_taken_and_wrong_ones_are_not(booted):
     (booted.stubs / "rules").write_text(RULES.replace("allow", "alow"))
     assert "alow" in booted.start("penstock-refresh.service", expect=1)
     assert state.read_text() == before
+
+
+def test_peers_follow_the_group_and_stay_when_nobody_tells(booted):
+    state = booted.root / "var/lib/penstock"
+    configuration, addresses = state / "penstock.toml", booted.stubs / "addresses"
+    # An instance whose agent has not said where it is yet.
+    addresses.write_text("10.80.16.7\tNone\t10.80.32.3\n")
+    assert "a new configuration" in booted.start("penstock-refresh.service")
+    after = 'peers = ["10.80.0.11:8444", "10.80.16.7:8444", "10.80.32.3:8444"]'
+    assert after in configuration.read_text().splitlines()
+    addresses.write_text("10.80.32.3\n10.80.16.7\n")
+    assert booted.start("penstock-refresh.service") == "", "the same in another order is no change"
+    fetched = (state / "refreshed").stat().st_mtime_ns
+    addresses.unlink()
+    assert "addresses are not known" in booted.start("penstock-refresh.service", expect=1)
+    assert after in configuration.read_text().splitlines()
+    assert (state / "refreshed").stat().st_mtime_ns == fetched, "the alarm sees it"
+
+
+def test_an_instance_that_cannot_learn_its_peers_serves_without(instance, release):
+    (instance.stubs / "addresses").unlink()
+    instance.bash(user_data("bridge.yaml", "LaunchTemplate", values(release)), REFRESH_RETRY_SECONDS="0")
+    instance.check()
+    assert 'peers = ["10.80.0.11:8444"]' in (instance.root / "var/lib/penstock/penstock.toml").read_text().splitlines()
+    assert any("penstock.service" in call for call in instance.calls() if call.startswith("systemctl enable"))
+
+
+def test_an_instance_without_a_certificate_does_not_start(instance, release):
+    (instance.stubs / "secret-tls").unlink()
+    instance.bash(user_data("bridge.yaml", "LaunchTemplate", values(release)), expect=1, REFRESH_RETRY_SECONDS="0")
+    assert not any(call.startswith("systemctl enable") for call in instance.calls())
+
+
+def test_a_new_secret_of_the_fleet_is_taken_and_a_short_one_is_not(booted):
+    kept = booted.root / "var/lib/penstock/fleet-secret"
+    assert kept.read_text() == FLEET_SECRET
+    two = FLEET_SECRET + "n" * 32 + "\n"
+    (booted.stubs / "secret-fleet").write_text(two)
+    assert "a new secret of the fleet" in booted.start("penstock-refresh.service")
+    for wrong in (FLEET_SECRET + "short\n", ""):
+        (booted.stubs / "secret-fleet").write_text(wrong)
+        assert "less than 32 characters" in booted.start("penstock-refresh.service", expect=1)
+    (booted.stubs / "secret-fleet").unlink()
+    assert "cannot be fetched" in booted.start("penstock-refresh.service", expect=1)
+    assert kept.read_text() == two
+    booted.check()
 
 
 def test_certificates_and_rules_do_not_keep_each_other_back(booted):

@@ -135,7 +135,7 @@ def test_endpoint_service(aws, bridge):
     assert found[0]["AliasTarget"]["DNSName"] == aws.exports()[STACK + "-consumer-EndpointDnsName"]
 
 
-def test_only_the_balancer_reaches_instances_and_only_instances_reach_brokers(aws, bridge):
+def test_only_the_balancer_and_one_another_reach_instances_and_only_instances_reach_brokers(aws, bridge):
     ec2 = aws.client("ec2")
     exports = aws.exports()
 
@@ -147,7 +147,8 @@ def test_only_the_balancer_reaches_instances_and_only_instances_reach_brokers(aw
 
     balancer = aws.client("elbv2").describe_load_balancers(LoadBalancerArns=[bridge["Balancer"]])["LoadBalancers"][0]
     to_instances = ingress(bridge["InstanceSecurityGroup"])
-    assert to_instances == ({(8443, balancer["SecurityGroups"][0]), (8081, balancer["SecurityGroups"][0])}, [])
+    from_balancer = {(port, balancer["SecurityGroups"][0]) for port in (8443, 8081)}
+    assert to_instances == (from_balancer | {(8444, bridge["InstanceSecurityGroup"])}, [])
     of = lambda name: exports[STACK + name]  # noqa: E731
     assert ingress(of("-Broker-SG")) == ({(9098, bridge["InstanceSecurityGroup"]), (9098, of("-TC-SG")), (9098, of("-PC-SG"))}, [])
 
@@ -167,6 +168,8 @@ def test_user_data(aws, bridge):
     assert settings["PROXY_TRUSTED"] == "10.80.0.0/20,10.80.16.0/20,10.80.32.0/20"
     assert settings["ACCESS_PARAMETER"] == f"/{STACK}-bridge/access"
     assert settings["TLS_SECRET_ARN"].startswith(f"arn:aws:secretsmanager:us-west-2:{ACCOUNT}:secret:{STACK}-bridge-tls-")
+    fleet = aws.client("secretsmanager").get_secret_value(SecretId=settings["FLEET_SECRET_ARN"])["SecretString"]
+    assert len(fleet) == 64 and fleet.isalnum()
     sums = {path.name: path.read_text().strip() for path in (aws.work / "dist").glob("penstock-*.sha256")}
     assert list(sums.values()) == re.findall(r"echo '([0-9a-f]{64})  release\.tar\.gz'", text)
     # What was resolved is resolved: no placeholder of the template is left.
@@ -205,7 +208,7 @@ def test_the_bridge_may_not_create_topics_but_the_topic_creator_may(aws, bridge)
 def test_alarms(aws):
     alarms = aws.client("cloudwatch").describe_alarms(MaxRecords=100)["MetricAlarms"]
     # One is for brokers of type t3 alone.
-    assert len(alarms) == 25
+    assert len(alarms) == 26
     assert all(alarm["AlarmActions"] and alarm["AlarmDescription"] for alarm in alarms)
     dashboards = aws.client("cloudwatch").list_dashboards()["DashboardEntries"]
     body = aws.client("cloudwatch").get_dashboard(DashboardName=dashboards[0]["DashboardName"])["DashboardBody"]

@@ -168,9 +168,11 @@ def make_egress(name, properties, account, region):
 
 def make_secret(name, properties, account, region):
     wanted = properties["GenerateSecretString"]
-    content = {**json.loads(wanted["SecretStringTemplate"]), wanted["GenerateStringKey"]: secrets.token_hex(16)}
+    content = secrets.token_hex(wanted.get("PasswordLength", 32) // 2)
+    if "SecretStringTemplate" in wanted:
+        content = json.dumps({**json.loads(wanted["SecretStringTemplate"]), wanted["GenerateStringKey"]: content})
     made = secretsmanager_backends[account][region].create_secret(
-        properties["Name"], json.dumps(content), None, properties.get("Description"), None, properties.get("KmsKeyId"), None, [], False
+        properties.get("Name", f"{name}-{secrets.token_hex(6)}"), content, None, properties.get("Description"), None, properties.get("KmsKeyId"), None, [], False
     )
     arn = json.loads(made)["ARN"]
     return arn, {"Id": arn}
