@@ -240,8 +240,13 @@ async fn run(context: &Rc<Context>, caller: &Caller, operation: Operation, reque
         Operation::DescribeTopic(topic) => topics::describe(context, caller, &topic, query).await,
         Operation::CreateTopic(topic) => topics::create(context, caller, &topic, request).await,
         Operation::DeleteTopic(topic) => topics::delete(context, caller, &topic, query).await,
-        Operation::ConfluentV3(operation) => return confluent::v3::run(context, caller, operation, request).await,
-        Operation::ConfluentV2(operation) => return confluent::v2::run(context, caller, operation, request).await,
+        // On the heap: every connection has room for the largest of the others.
+        Operation::ConfluentV3(operation) => {
+            return Box::pin(confluent::v3::run(context, caller, operation, request)).await;
+        }
+        Operation::ConfluentV2(operation) => {
+            return Box::pin(confluent::v2::run(context, caller, operation, request)).await;
+        }
         Operation::Health => Ok(plain("ok\n")),
         Operation::OpenApi => Ok(openapi::answer()),
         Operation::Docs(page) => Ok(page.answer()),

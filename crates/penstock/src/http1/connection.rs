@@ -118,7 +118,10 @@ impl Connection {
             let (method, version) = (parts.method.clone(), parts.version);
             self.wire.borrow_mut().begin(framing, expects_continue);
             let body = Body::new(self.wire.clone());
-            let response = self.watched(service.call(Request::from_parts(parts, body))).await?;
+            let response = {
+                let call = pin!(service.call(Request::from_parts(parts, body)));
+                self.watched(call).await?
+            };
             if !self.answer(&method, version, keep_alive, response).await? {
                 return Ok(());
             }
@@ -179,10 +182,11 @@ impl Connection {
     }
 
     /// Waits for something while nobody else may be reading, and looks whether the client goes away.
-    async fn watched<T>(&self, future: impl Future<Output = T>) -> Result<T, End> {
-        let mut future = pin!(future);
+    ///
+    /// `Unpin` keeps it small: a future that is handed over whole has room twice in a connection's memory.
+    async fn watched<T>(&self, mut future: impl Future<Output = T> + Unpin) -> Result<T, End> {
         poll_fn(|cx| {
-            if let Poll::Ready(value) = future.as_mut().poll(cx) {
+            if let Poll::Ready(value) = Pin::new(&mut future).poll(cx) {
                 return Poll::Ready(Ok(value));
             }
             let mut wire = self.wire.borrow_mut();

@@ -219,6 +219,8 @@ struct Shell {
 
 impl Shell {
     /// One connection's task. Ends with the connection.
+    ///
+    /// What serves requests is on the heap, once there are any: a handshake is small, and pays for nothing but itself.
     async fn connection(self: Rc<Self>, accepted: Accepted) {
         let Accepted { stream, peer, mut open, from } = accepted;
         let mut stream = match TcpStream::from_std(stream) {
@@ -241,7 +243,7 @@ impl Shell {
             let session = FleetSession { context: self.context.clone(), fleet: us.clone() };
             // An envelope is larger than what clients may send; a bridge keeps a connection for less than a minute.
             let limits = Limits { head_bytes: fleet::HEAD_BYTES.max(limits.head_bytes), max_age: None, ..limits };
-            http1::serve(stream, &session, limits, self.stop.clone()).await;
+            Box::pin(http1::serve(stream, &session, limits, self.stop.clone())).await;
             return;
         }
         let mut caller = Caller::of_socket(peer);
@@ -251,7 +253,7 @@ impl Shell {
         let Some(tls) = &self.tls else {
             self.note_arrival(&caller);
             let session = Session::new(self.context.clone(), caller);
-            http1::serve(stream, &session, limits, self.stop.clone()).await;
+            Box::pin(http1::serve(stream, &session, limits, self.stop.clone())).await;
             return;
         };
         let greeting = tls.current();
@@ -267,7 +269,6 @@ impl Shell {
                 caller.certificate = names.map(Arc::new);
                 let session = Session::new(self.context.clone(), caller);
                 drop(greeting);
-                // On the heap, so that handshakes are small.
                 Box::pin(http1::serve(stream, &session, limits, self.stop.clone())).await;
             }
             Ok(Err(error)) => {
@@ -314,5 +315,26 @@ impl Shell {
         };
         metrics.proxy_header_refused(refusal);
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn size_of_future<A, F>(_: &impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every connection has room for the largest of what may be asked on it, so one large operation is paid for by all.
+    #[test]
+    fn a_connection_takes_little_memory() {
+        let connection = size_of_future(&|(shell, accepted): (Rc<Shell>, Accepted)| shell.connection(accepted));
+        assert!(connection <= 4 * 1024, "until it is greeted: {connection} bytes");
+        let serving =
+            size_of_future(&|(stream, session, limits, stop): (TcpStream, &'static Session, Limits, Stop)| {
+                http1::serve(stream, session, limits, stop)
+            });
+        assert!(serving <= 8 * 1024, "while it is served: {serving} bytes");
     }
 }

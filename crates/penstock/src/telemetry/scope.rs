@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use kafka_records::HeaderBlock;
 use produce_pipeline::Delivery;
+use tokio_util::either::Either;
 
 use super::trace_context::{TRACESTATE, TraceContext};
 use crate::http::caller::Caller;
@@ -22,10 +23,12 @@ tokio::task_local! {
 const OPEN_DELIVERIES: usize = 16;
 
 /// Runs `future` as part of a request, if there is something to know of it.
-pub(crate) async fn within<T>(scope: Option<Rc<Scope>>, future: impl Future<Output = T>) -> T {
+///
+/// No `async fn`, which would have room for the future twice.
+pub(crate) fn within<T>(scope: Option<Rc<Scope>>, future: impl Future<Output = T>) -> impl Future<Output = T> {
     match scope {
-        None => future.await,
-        Some(scope) => CURRENT.scope(scope, future).await,
+        None => Either::Left(future),
+        Some(scope) => Either::Right(CURRENT.scope(scope, future)),
     }
 }
 
