@@ -47,7 +47,7 @@ case "$1 $2" in
   "autoscaling describe-auto-scaling-instances")
     case "$*" in
       *AutoScalingInstances\\[0\\]*) echo the-group ;;
-      *"=='the-group'"*) printf 'i-0abc\\ti-0def\\n' ;;
+      *'[].[InstanceId,AutoScalingGroupName]'*) printf '%s\\n' 'i-0def the-group' 'i-0123 another' 'i-0abc the-group' ;;
       *) exit 1 ;;
     esac ;;
   "autoscaling complete-lifecycle-action") ;;

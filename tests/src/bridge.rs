@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{eventually, free_port, process::Process, temp_dir, tls::certificates};
+use crate::{eventually, free_port, process::Process, temp_dir, tls::certificates, tools::file};
 
 const START: Duration = Duration::from_secs(30);
 
@@ -73,8 +73,7 @@ impl Settings {
 
     /// Makes it a bridge of a fleet that shares one secret: reached by the others at `port`, one of `ports`.
     pub fn in_fleet(self, port: u16, ports: &[u16]) -> Self {
-        let secret = temp_dir("fleet").join("secret");
-        fs::write(&secret, "an example of a secret that a fleet shares").expect("the temporary folder can be written");
+        let secret = file("secret", b"an example of a secret that a fleet shares");
         let peers: Vec<_> = ports.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
         self.set("fleet.address", &format!("\"127.0.0.1:{port}\""))
             .set("fleet.secret_file", &format!("{secret:?}"))

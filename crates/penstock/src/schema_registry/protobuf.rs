@@ -168,13 +168,10 @@ fn sort_entries_of(value: &mut Value, pool: &DescriptorPool) {
     match value {
         Value::Message(message) => sort_entries(message, pool),
         Value::List(values) => {
-            let mut are_entries = false;
-            for message in values.iter_mut().filter_map(Value::as_message_mut) {
-                sort_entries(message, pool);
-                let message = pool.get_message_by_name(message.descriptor().full_name());
-                are_entries = message.is_some_and(|message| message.is_map_entry());
-            }
-            if are_entries {
+            values.iter_mut().filter_map(Value::as_message_mut).for_each(|message| sort_entries(message, pool));
+            let first = values.first().and_then(Value::as_message).map(ReflectMessage::descriptor);
+            let itself = first.and_then(|of_twin| pool.get_message_by_name(of_twin.full_name()));
+            if itself.is_some_and(|message| message.is_map_entry()) {
                 values.sort_by_cached_key(|entry| entry.as_message().map(Message::encode_to_vec));
             }
         }
